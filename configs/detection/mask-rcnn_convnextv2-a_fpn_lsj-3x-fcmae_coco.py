@@ -1,0 +1,15 @@
+# Not in the paper's tables: its recipe for Base with the layer-wise decay of the small sizes.
+_base_ = '../_base_/mask-rcnn_fpn_lsj-3x_coco.py'
+
+# FCMAE, then fine-tuned on ImageNet-1K. A checkpoint of our own pre-training goes here as it is.
+checkpoint = 'https://mmassets.onedl.ai/mmclassification/v0/convnext-v2/convnext-v2-atto_fcmae-pre_3rdparty_in1k_20230104-23765f83.pth'  # noqa: E501
+
+model = dict(
+    backbone=dict(
+        arch='atto',
+        drop_path_rate=0.1,
+        init_cfg=dict(type='Pretrained', checkpoint=checkpoint, prefix='backbone.'),
+    ),
+    neck=dict(in_channels=[40, 80, 160, 320]),
+)
+optim_wrapper = dict(paramwise_cfg=dict(decay_rate=0.95, decay_type='layer_wise'))

@@ -1,0 +1,5 @@
+_base_ = '../_base_/fcmae_in1k-224px.py'
+
+# 8 GPUs x 64 images x 8 steps = 4096
+train_dataloader = dict(batch_size=64)
+optim_wrapper = dict(accumulative_counts=8)

@@ -1,0 +1,18 @@
+"""ConvNeXt V2 and FCMAE for OpenMMLab.
+
+Importing the package is all a config needs: ``custom_imports = dict(imports=['convnextv2_mm'])``
+makes everything under the scope ``convnextv2_mm`` known. Data sets are imported when one is asked
+for, since they bring mmdet, mmseg and mmpretrain with them.
+"""
+
+from .compat.mmcv_ops import provide_mmcv_ops
+from .compat.package_names import find_mmseg_configs
+
+# mmdet and mmseg ask for mmcv's compiled ops when they are imported: this has to come first.
+provide_mmcv_ops()
+find_mmseg_configs()
+
+from . import engine, models  # noqa: E402
+from .version import __version__  # noqa: E402
+
+__all__ = ['__version__', 'engine', 'models']

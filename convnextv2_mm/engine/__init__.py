@@ -1,0 +1,7 @@
+"""What MMEngine's runner needs beside the models."""
+
+from .layer_decay import LayerDecayOptimWrapperConstructor
+from .pictures import PictureHook
+from .reconstruction_loss import ReconstructionLoss
+
+__all__ = ['LayerDecayOptimWrapperConstructor', 'PictureHook', 'ReconstructionLoss']

@@ -1,0 +1,227 @@
+"""FCMAE: the fully convolutional masked autoencoder (arXiv 2301.00808, section 3)."""
+
+from __future__ import annotations
+
+import zlib
+
+import torch
+from mmengine.model import BaseModel, BaseModule
+from mmengine.structures import BaseDataElement
+from torch import Tensor, nn
+
+from ..ops import PatchLayout, patchify, unpatchify
+from ..ops.patch_layout import patch_grid
+from ..registry import MODELS
+from .convnextv2 import ConvNeXtV2Block, init_weights_
+
+
+@MODELS.register_module()
+class FCMAEDecoder(BaseModule):
+    """Predict the pixels of every patch from the latents of the visible ones.
+
+    Args:
+        in_channels: Channels of the latent.
+        embed_dims: Width of the decoder.
+        depth: Number of ConvNeXt V2 blocks.
+        patch_size: Side of a patch in pixels.
+        out_channels: Channels of the image.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        embed_dims: int = 512,
+        depth: int = 1,
+        patch_size: int = 32,
+        out_channels: int = 3,
+    ) -> None:
+        super().__init__()
+        self.proj = nn.Linear(in_channels, embed_dims)
+        self.mask_token = nn.Parameter(torch.empty(embed_dims).normal_(std=0.02))
+        self.blocks = nn.Sequential(*(ConvNeXtV2Block(embed_dims) for _ in range(depth)))
+        self.pred = nn.Linear(embed_dims, patch_size**2 * out_channels)
+        init_weights_(self)
+
+    def forward(self, latent: Tensor, mask: Tensor) -> Tensor:
+        """Decode.
+
+        Args:
+            latent: ``(N, C, Gh, Gw)``; its values at masked sites do not matter.
+            mask: ``(N, L)``, 1 is masked.
+
+        Returns:
+            ``(N, L, patch_size · patch_size · out_channels)``, values in (row, column, channel)
+            order.
+        """
+        x = self.proj(latent.permute(0, 2, 3, 1))  # [N, Gh, Gw, D]
+        is_masked = mask.view(*x.shape[:3], 1).bool()
+        x = torch.where(is_masked, self.mask_token.to(x.dtype), x)
+        return self.pred(self.blocks(x)).flatten(1, 2)
+
+
+@MODELS.register_module()
+class FCMAEHead(BaseModule):
+    """Mean squared error on masked patches, each normalised by its own mean and variance.
+
+    Args:
+        norm_pix_loss: Normalise the target patches; else the target is the pixels themselves.
+        patch_size: Side of a patch in pixels.
+    """
+
+    def __init__(self, norm_pix_loss: bool = True, patch_size: int = 32) -> None:
+        super().__init__()
+        self.norm_pix_loss = norm_pix_loss
+        self.patch_size = patch_size
+
+    def patch_statistics(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Patches ``(N, L, p·p·C)`` in float32, and the mean and std that normalise each."""
+        patches = patchify(images, self.patch_size).flatten(2).float()
+        if not self.norm_pix_loss:
+            return patches, patches.new_zeros(()), patches.new_ones(())
+        variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)  # unbiased
+        return patches, mean, (variance + 1e-6).sqrt()
+
+    def forward(self, prediction: Tensor, images: Tensor, mask: Tensor) -> Tensor:
+        """Loss of each image: mean over a patch, then over its masked patches.
+
+        Args:
+            prediction: ``(N, L, p·p·C)``.
+            images: ``(N, C, H, W)``.
+            mask: ``(N, L)``, 1 is masked.
+
+        Returns:
+            ``(N,)`` float32.
+        """
+        patches, mean, std = self.patch_statistics(images)
+        loss = (prediction.float() - (patches - mean) / std).square().mean(-1)  # [N, L]
+        return (loss * mask).sum(1) / mask.sum(1)
+
+    def to_pixels(self, prediction: Tensor, images: Tensor) -> Tensor:
+        """Predicted patches ``(N, L, p·p·C)`` in the units of ``images``."""
+        _, mean, std = self.patch_statistics(images)
+        return prediction.float() * std + mean
+
+
+@MODELS.register_module()
+class FCMAE(BaseModel):
+    """Mask an image, encode what is visible, predict what is not.
+
+    Args:
+        backbone: Config of the encoder, :class:`SparseConvNeXtV2`.
+        neck: Config of the decoder, :class:`FCMAEDecoder`.
+        head: Config of the loss, :class:`FCMAEHead`.
+        mask_ratio: Share of the patches that is masked, between 0 and 1.
+        data_preprocessor: Config of the normalisation, MMPreTrain's ``SelfSupDataPreprocessor``.
+        init_cfg: MMEngine initialisation of the whole model.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        neck: dict,
+        head: dict,
+        mask_ratio: float = 0.6,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        if not 0 < mask_ratio < 1:
+            raise ValueError(f'mask_ratio {mask_ratio} is not allowed: it must lie between 0 and 1')
+        super().__init__(data_preprocessor, init_cfg)
+        self.backbone = MODELS.build(backbone)
+        self.neck = MODELS.build(neck)
+        self.head = MODELS.build(head)
+        self.mask_ratio = mask_ratio
+
+    def forward(
+        self,
+        inputs: Tensor,
+        data_samples: list[BaseDataElement] | None = None,
+        mode: str = 'tensor',
+    ) -> Tensor | dict[str, Tensor] | list[BaseDataElement]:
+        """MMEngine's entry: ``loss`` trains, ``predict`` evaluates, ``tensor`` encodes all."""
+        if mode == 'loss':
+            return self.loss(inputs, data_samples)
+        if mode == 'predict':
+            return self.predict(inputs, data_samples)
+        if mode == 'tensor':
+            return self.backbone(inputs)[0]
+        raise ValueError(f"mode {mode!r} is unknown: choose 'loss', 'predict' or 'tensor'")
+
+    def loss(
+        self,
+        inputs: Tensor,
+        data_samples: list[BaseDataElement] | None = None,
+        mask: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Pre-training loss of a batch.
+
+        Args:
+            inputs: Normalised images ``(N, 3, H, W)``, H and W multiples of 32.
+            data_samples: Not needed; MMEngine passes them.
+            mask: ``(N, L)``, 1 is masked; drawn at random when None.
+
+        Returns:
+            ``dict(loss=...)``, the mean over the images.
+        """
+        prediction, mask = self._autoencode(inputs, mask)
+        return dict(loss=self.head(prediction, inputs, mask).mean())
+
+    def predict(self, inputs: Tensor, data_samples: list[BaseDataElement]) -> list[BaseDataElement]:
+        """Reconstruct each image under a mask that depends on its file name only.
+
+        Adds to each sample ``reconstruction_loss``, and ``masked``, ``reconstructed`` and
+        ``original``: images ``(3, H, W)`` in the units of ``inputs``.
+        """
+        grid = patch_grid(inputs.shape[-2:], self.head.patch_size)
+        masks = []
+        for sample in data_samples:
+            seed = zlib.crc32(sample.get('img_path', '').replace('\\', '/').split('/')[-1].encode())
+            generator = torch.Generator().manual_seed(seed)
+            masks.append(PatchLayout.random(1, grid, self.mask_ratio, generator=generator).mask)
+        mask = torch.cat(masks).to(inputs.device)
+        prediction, mask = self._autoencode(inputs, mask)
+        losses = self.head(prediction, inputs, mask)
+        masked, reconstructed = self._paint(prediction, inputs, mask)
+        for i, sample in enumerate(data_samples):
+            sample.set_field(losses[i].item(), 'reconstruction_loss')
+            sample.set_field(masked[i], 'masked')
+            sample.set_field(reconstructed[i], 'reconstructed')
+            sample.set_field(inputs[i], 'original')
+        return data_samples
+
+    @torch.no_grad()
+    def reconstruct(self, inputs: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Show what the model sees and what it makes of it.
+
+        Args:
+            inputs: Normalised images ``(N, 3, H, W)``, H and W multiples of 32.
+            mask: ``(N, L)``, 1 is masked; drawn at random when None.
+
+        Returns:
+            The images with masked patches set to 0, and the images with masked patches as
+            predicted, both in the units of ``inputs``.
+        """
+        prediction, mask = self._autoencode(inputs, mask)
+        return self._paint(prediction, inputs, mask)
+
+    def _autoencode(self, inputs: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        grid = patch_grid(inputs.shape[-2:], self.head.patch_size)
+        if mask is None:
+            layout = PatchLayout.random(len(inputs), grid, self.mask_ratio, inputs.device)
+        else:
+            layout = PatchLayout.from_mask(mask.to(inputs.device), len(inputs), grid)
+            if layout.visible.shape[1] == layout.num_patches:
+                raise ValueError(f'mask leaves none of the {layout.num_patches} patches masked')
+        latent, mask = self.backbone(inputs, layout)  # [N, C, Gh, Gw], [N, L]
+        return self.neck(latent, mask), mask
+
+    def _paint(self, prediction: Tensor, inputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        p = self.head.patch_size
+        grid = patch_grid(inputs.shape[-2:], p)
+        patches = patchify(inputs, p)  # [N, L, p, p, 3]
+        is_masked = mask.bool()[:, :, None, None, None]
+        predicted = self.head.to_pixels(prediction, inputs).view_as(patches).to(inputs.dtype)
+        masked = patches.masked_fill(is_masked, 0)
+        return unpatchify(masked, grid), unpatchify(
+            torch.where(is_masked, predicted, patches), grid
+        )

@@ -1,0 +1,35 @@
+"""Child registries of MMEngine's: everything here is found under the scope ``convnextv2_mm``."""
+
+from mmengine import registry
+from mmengine.registry import Registry
+
+MODELS = Registry(
+    'model',
+    parent=registry.MODELS,
+    scope='convnextv2_mm',
+    locations=['convnextv2_mm.models'],
+)
+DATASETS = Registry(
+    'dataset',
+    parent=registry.DATASETS,
+    scope='convnextv2_mm',
+    locations=['convnextv2_mm.datasets'],
+)
+OPTIM_WRAPPER_CONSTRUCTORS = Registry(
+    'optimizer wrapper constructor',
+    parent=registry.OPTIM_WRAPPER_CONSTRUCTORS,
+    scope='convnextv2_mm',
+    locations=['convnextv2_mm.engine'],
+)
+METRICS = Registry(
+    'metric',
+    parent=registry.METRICS,
+    scope='convnextv2_mm',
+    locations=['convnextv2_mm.engine'],
+)
+HOOKS = Registry(
+    'hook',
+    parent=registry.HOOKS,
+    scope='convnextv2_mm',
+    locations=['convnextv2_mm.engine'],
+)

@@ -1,0 +1,167 @@
+"""FCMAE: masks, loss, reconstruction, and training under MMEngine."""
+
+import pytest
+import torch
+from mmengine.optim import OptimWrapper
+from torch import distributed as dist
+from torch import nn
+
+from convnextv2_mm.models import FCMAE, FCMAEHead
+from convnextv2_mm.ops import PatchLayout, patchify, unpatchify
+
+SMALL = dict(depths=[1, 1, 2, 1], channels=[8, 16, 24, 40])
+
+
+def build(**kwargs) -> FCMAE:
+    torch.manual_seed(0)
+    model = FCMAE(
+        backbone=dict(type='SparseConvNeXtV2', arch=SMALL),
+        neck=dict(type='FCMAEDecoder', in_channels=40, embed_dims=32),
+        head=dict(type='FCMAEHead'),
+        **kwargs,
+    )
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+def test_patch_order_is_row_column_channel():
+    images = torch.randn(2, 3, 64, 96)
+    patches = patchify(images, 32)
+    assert patches.shape == (2, 6, 32, 32, 3)
+    assert torch.equal(patches[1, 4, 5, 7], images[1, :, 32 + 5, 32 + 7])
+    assert torch.equal(unpatchify(patches, (2, 3)), images)
+
+
+@pytest.mark.parametrize('ratio', [0.1, 0.5, 0.6, 0.9])
+def test_random_masks(ratio):
+    layout = PatchLayout.random(400, (7, 7), ratio)
+    mask = layout.mask
+    assert set(mask.unique().tolist()) == {0.0, 1.0}
+    assert (mask == 0).sum(1).tolist() == [int(49 * (1 - ratio))] * 400
+    assert torch.equal(layout.visible, layout.visible.sort(1).values)
+    # Every patch is as likely as any other: 6 standard deviations of a binomial.
+    share = (mask == 0).float().mean(0)
+    expected = int(49 * (1 - ratio)) / 49
+    assert (share - expected).abs().max() < 6 * (expected * (1 - expected) / 400) ** 0.5
+
+
+def test_loss_equals_brute_force_in_float64():
+    torch.manual_seed(0)
+    images = torch.randn(3, 3, 64, 96)
+    prediction = torch.randn(3, 6, 32 * 32 * 3)
+    mask = PatchLayout.random(3, (2, 3), 0.5).mask
+    loss = FCMAEHead()(prediction, images, mask)
+    for n in range(3):
+        errors = []
+        for patch in range(6):
+            if mask[n, patch] == 0:
+                continue
+            row, column = 32 * (patch // 3), 32 * (patch % 3)
+            target = images[n, :, row : row + 32, column : column + 32].double()
+            target = target.permute(1, 2, 0).flatten()
+            variance = ((target - target.mean()) ** 2).sum() / (target.numel() - 1)
+            target = (target - target.mean()) / (variance + 1e-6).sqrt()
+            errors.append(((prediction[n, patch].double() - target) ** 2).mean())
+        assert loss[n].item() == pytest.approx((sum(errors) / len(errors)).item(), rel=1e-5)
+
+
+def test_perfect_prediction_has_no_loss_and_is_the_image():
+    images = torch.randn(2, 3, 64, 64)
+    mask = torch.tensor([[1, 0, 1, 0]] * 2)
+    head = FCMAEHead()
+    patches, mean, std = head.patch_statistics(images)
+    prediction = (patches - mean) / std
+    assert head(prediction, images, mask).max() < 1e-10
+    assert torch.allclose(head.to_pixels(prediction, images), patches, atol=1e-5)
+    raw = FCMAEHead(norm_pix_loss=False)
+    assert not raw(patches, images, mask).any()
+
+
+def test_loss_of_a_sample_does_not_depend_on_the_others():
+    model = build().eval()
+    images = torch.randn(4, 3, 64, 96)
+    mask = PatchLayout.random(4, (2, 3), 0.5).mask
+    together = model.loss(images, mask=mask)['loss']
+    alone = [model.loss(images[i : i + 1], mask=mask[i : i + 1])['loss'] for i in range(4)]
+    assert together.item() == pytest.approx(torch.stack(alone).mean().item(), rel=1e-5)
+    images[1:] = torch.randn(3, 3, 64, 96)
+    again = model.head(*_prediction(model, images, mask))
+    assert again[0].item() == pytest.approx(alone[0].item(), rel=1e-5)
+
+
+def _prediction(model, images, mask):
+    latent, mask = model.backbone(images, mask)
+    return model.neck(latent, mask), images, mask
+
+
+def test_prediction_does_not_see_masked_pixels():
+    model = build().eval()
+    images = torch.randn(2, 3, 64, 96)
+    mask = PatchLayout.random(2, (2, 3), 0.5).mask
+    hidden = mask.view(2, 1, 2, 3).repeat_interleave(32, 2).repeat_interleave(32, 3).bool()
+    changed = torch.where(hidden, torch.randn_like(images), images)
+    assert torch.equal(_prediction(model, images, mask)[0], _prediction(model, changed, mask)[0])
+
+
+def test_reconstruct_keeps_what_is_visible():
+    model = build().eval()
+    images = torch.randn(2, 3, 64, 96)
+    mask = PatchLayout.random(2, (2, 3), 0.5).mask
+    masked, reconstructed = model.reconstruct(images, mask)
+    hidden = mask.view(2, 1, 2, 3).repeat_interleave(32, 2).repeat_interleave(32, 3).bool()
+    hidden = hidden.expand_as(images)
+    assert not masked[hidden].any()
+    assert torch.equal(masked[~hidden], images[~hidden])
+    assert torch.equal(reconstructed[~hidden], images[~hidden])
+    assert (reconstructed[hidden] != images[hidden]).any()
+
+
+def test_evaluation_depends_on_the_file_name_only():
+    from mmpretrain.structures import DataSample
+
+    model = build().eval()
+    images = torch.randn(3, 3, 64, 96)
+    samples = [DataSample(metainfo=dict(img_path=f'/somewhere/{i}.jpg')) for i in range(3)]
+    losses = [s.reconstruction_loss for s in model(images, samples, mode='predict')]
+    other = [DataSample(metainfo=dict(img_path=f'elsewhere/{i}.jpg')) for i in (2, 0)]
+    again = [s.reconstruction_loss for s in model(images[[2, 0]], other, mode='predict')]
+    assert again == pytest.approx([losses[2], losses[0]], rel=1e-5)
+
+
+@pytest.mark.parametrize('size', [(64, 64), (96, 64)])
+@pytest.mark.parametrize('batch', [1, 3])
+def test_every_parameter_trains(size, batch):
+    model = build()
+    optimizer = OptimWrapper(torch.optim.AdamW(model.parameters(), lr=1e-3))
+    data = dict(inputs=torch.randn(batch, 3, *size))
+    losses = [model.train_step(data, optimizer)['loss'].item() for _ in range(15)]
+    model.loss(**data)['loss'].backward()
+    assert all(p.grad.any() and p.grad.isfinite().all() for p in model.parameters())
+    assert losses[-1] < losses[0]
+
+
+def _ddp_rank(rank, address):
+    dist.init_process_group('gloo', init_method=address, rank=rank, world_size=2)
+    model = nn.parallel.DistributedDataParallel(build())
+    for _ in range(2):  # an unused parameter is reported by the second step
+        model(torch.randn(2, 3, 64, 64), mode='loss')['loss'].backward()
+    dist.destroy_process_group()
+
+
+def test_ddp_finds_no_unused_parameter(tmp_path):
+    torch.multiprocessing.spawn(_ddp_rank, (f'file://{tmp_path}/rendezvous',), nprocs=2)
+
+
+def test_wrong_arguments_are_named():
+    with pytest.raises(ValueError, match='mask_ratio 1.0 is not allowed'):
+        build(mask_ratio=1.0)
+    images = torch.randn(1, 3, 64, 64)
+    with pytest.raises(ValueError, match='mask_ratio 0.9 leaves nothing visible of 2x2 patches'):
+        build(mask_ratio=0.9).loss(images)
+    with pytest.raises(ValueError, match='none of the 4 patches masked'):
+        build().loss(images, mask=torch.zeros(1, 4))
+    with pytest.raises(ValueError, match='image size 64x80 is not allowed'):
+        build().loss(torch.randn(1, 3, 64, 80))
+    with pytest.raises(ValueError, match="mode 'train' is unknown"):
+        build()(images, mode='train')

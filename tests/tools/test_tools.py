@@ -1,0 +1,241 @@
+"""train, test and infer, run for real on a few drawings; and what a user's mistake ends in."""
+
+import importlib.util
+import json
+import pickle
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+
+from convnextv2_mm.datasets.shapes import write_shapes
+
+ROOT = Path(__file__).parents[2]
+DEMO = {
+    'pretrain': 'configs/demo/fcmae_convnextv2-a_shapes.py',
+    'detection': 'configs/demo/mask-rcnn_convnextv2-a_fpn_shapes.py',
+    'segmentation': 'configs/demo/upernet_convnextv2-a_shapes.py',
+}
+METRIC = {'pretrain': 'fcmae/loss', 'detection': 'coco/bbox_mAP', 'segmentation': 'mIoU'}
+
+
+def run(tool: str, *arguments: object) -> None:
+    """Run ``tools/TOOL.py`` in this process."""
+    spec = importlib.util.spec_from_file_location(f'tool_{tool}', ROOT / 'tools' / f'{tool}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    before, sys.argv = sys.argv, [f'{tool}.py', *map(str, arguments)]
+    try:
+        module.main()
+    finally:
+        sys.argv = before
+
+
+def logged(work_dir: Path, key: str) -> list[float]:
+    """All values of a scalar in the newest log under ``work_dir``."""
+    newest = max(work_dir.glob('*/vis_data/scalars.json'), key=lambda path: path.stat().st_mtime)
+    entries = [json.loads(line) for line in newest.read_text().splitlines()]
+    return [entry[key] for entry in entries if key in entry]
+
+
+@pytest.fixture(scope='module')
+def shapes(tmp_path_factory):
+    root = tmp_path_factory.mktemp('data') / 'shapes'
+    write_shapes(root, num_train=8, num_val=4, size=64, seed=0)
+    return root
+
+
+@pytest.fixture(scope='module')
+def options(shapes):
+    """Options that make a demo config take four steps on those drawings."""
+    common = [f'{split}_dataloader.dataset.make=None' for split in ('train', 'val', 'test')]
+    common += [
+        f'{split}_dataloader.dataset.data_root={shapes}' for split in ('train', 'val', 'test')
+    ]
+    common += [f'{split}_dataloader.num_workers=0' for split in ('train', 'val', 'test')] + [
+        'train_dataloader.persistent_workers=False',
+        'default_hooks.logger.interval=1',
+    ]
+    epochs = ['train_dataloader.batch_size=4', 'train_cfg.max_epochs=2', 'train_cfg.val_interval=2']
+    epochs += ['default_hooks.checkpoint.interval=1']
+    iterations = ['train_dataloader.batch_size=4', 'train_cfg.max_iters=4']
+    iterations += ['train_cfg.val_interval=4', 'default_hooks.checkpoint.interval=2']
+    iterations += ['model.data_preprocessor.size=(64,64)']
+    return {
+        'pretrain': [*common, *epochs, 'train_dataloader.dataset.pipeline.1.scale=64'],
+        'detection': [*common, *epochs],
+        'segmentation': [*common, *iterations],
+    }
+
+
+@pytest.fixture(scope='module')
+def pretrained(options, tmp_path_factory):
+    work_dir = tmp_path_factory.mktemp('pretrain')
+    run(
+        'train',
+        ROOT / DEMO['pretrain'],
+        '--work-dir',
+        work_dir,
+        '--cfg-options',
+        *options['pretrain'],
+    )
+    return work_dir
+
+
+@pytest.fixture(scope='module', params=DEMO)
+def trained(request, options, pretrained, tmp_path_factory):
+    """Work dir of a short training run of each task; fine-tuning starts from the pre-training."""
+    task = request.param
+    if task == 'pretrain':
+        return task, pretrained
+    work_dir = tmp_path_factory.mktemp(task)
+    init = f'model.backbone.init_cfg.checkpoint={pretrained}/epoch_2.pth'
+    config = ROOT / DEMO[task]
+    run('train', config, '--work-dir', work_dir, '--cfg-options', *options[task], init)
+    return task, work_dir
+
+
+def newest_checkpoint(work_dir: Path) -> str:
+    return (work_dir / 'last_checkpoint').read_text().strip()
+
+
+def test_training_logs_and_evaluates(trained):
+    task, work_dir = trained
+    losses = logged(work_dir, 'loss')
+    assert len(losses) == 4
+    assert all(loss > 0 for loss in losses)
+    assert len(logged(work_dir, METRIC[task])) == 1
+
+
+def test_fine_tuning_starts_from_the_pretrained_weights(trained, pretrained):
+    task, work_dir = trained
+    if task == 'pretrain':
+        return
+    before = torch.load(newest_checkpoint(pretrained), weights_only=False)['state_dict']
+    after = torch.load(newest_checkpoint(work_dir), weights_only=False)['state_dict']
+    name = 'backbone.stages.0.0.depthwise_conv.weight'
+    # A few steps with decayed rates move little; other initial weights would be far away.
+    assert (after[name] - before[name]).norm() < 0.2 * before[name].norm()
+
+
+def test_evaluation_gives_what_training_logged(trained, options, tmp_path):
+    task, work_dir = trained
+    out, pictures = tmp_path / 'predictions.pkl', tmp_path / 'pictures'
+    arguments = ['--work-dir', tmp_path, '--out', out, '--show-dir', pictures]
+    checkpoint = newest_checkpoint(work_dir)
+    run('test', ROOT / DEMO[task], checkpoint, *arguments, '--cfg-options', *options[task])
+    log = next(tmp_path.glob('*/*.json'))
+    assert json.loads(log.read_text())[METRIC[task]] == pytest.approx(
+        logged(work_dir, METRIC[task])[0], rel=1e-4
+    )
+    with out.open('rb') as file:
+        assert len(pickle.load(file)) == 4
+    assert len(list(pictures.glob('*.png'))) == 4
+
+
+def test_inference_writes_pictures_and_predictions(trained, options, shapes, tmp_path):
+    task, work_dir = trained
+    images = sorted((shapes / 'images' / 'val').rglob('*.jpg'))[:2]
+    arguments = [newest_checkpoint(work_dir), *images, '--out', tmp_path]
+    run('infer', ROOT / DEMO[task], *arguments, '--cfg-options', *options[task])
+    for image in images:
+        picture = cv2.imread(str(tmp_path / f'{image.stem}.png'))
+        # three panels side by side, or the drawing, enlarged for legible labels
+        assert picture.shape == ((64, 3 * 64, 3) if task == 'pretrain' else (384, 384, 3))
+        if task == 'segmentation':
+            labels = cv2.imread(str(tmp_path / f'{image.stem}_labels.png'), cv2.IMREAD_UNCHANGED)
+            assert labels.shape == (64, 64)
+            assert labels.max() < 7
+        else:
+            result = json.loads((tmp_path / f'{image.stem}.json').read_text())
+            if task == 'pretrain':
+                assert result['reconstruction_loss'] > 0
+            else:
+                assert all(set(entry) == {'label', 'score', 'bbox', 'mask'} for entry in result)
+
+
+def test_resume_goes_on_where_it_stopped(options, pretrained, tmp_path):
+    work_dir = tmp_path / 'run'
+    config, changes = ROOT / DEMO['pretrain'], options['pretrain']
+    run(
+        'train', config, '--work-dir', work_dir, '--cfg-options', *changes, 'train_cfg.max_epochs=1'
+    )
+    run('train', config, '--work-dir', work_dir, '--resume', '--cfg-options', *changes)
+    assert len(logged(work_dir, 'loss')) == 2  # the second epoch only
+    assert newest_checkpoint(work_dir).endswith('epoch_2.pth')
+
+
+MISTAKES = [
+    (['train', 'configs/demo/nothing.py'], 'nothing.py does not exist'),
+    (
+        ['train', DEMO['pretrain'], '--cfg-options', 'model.backbone.arch=bas'],
+        "arch 'bas' is unknown",
+    ),
+    (
+        ['train', DEMO['pretrain'], '--cfg-options', 'model.backbone.frozen_stages=7'],
+        'frozen_stages 7 is not allowed: it must be 0 to 4',
+    ),
+    (
+        [
+            'train',
+            DEMO['pretrain'],
+            '--cfg-options',
+            'model.backbone.type=convnextv2_mm.ConvNextV2',
+        ],
+        'convnextv2_mm.ConvNextV2 is not in the',
+    ),
+    (['train', DEMO['pretrain'], '--cfg-options', 'model.mask_ratio=1.5'], 'mask_ratio 1.5'),
+    (
+        ['train', 'configs/detection/mask-rcnn_convnextv2-a_fpn_lsj-3x-fcmae_coco.py'],
+        'data/coco does not exist',
+    ),
+    (
+        ['train', DEMO['detection'], '--cfg-options', 'model.backbone.init_cfg.checkpoint=no.pth'],
+        'checkpoint no.pth does not exist',
+    ),
+    (['train', DEMO['pretrain'], '--resume', 'no.pth'], 'checkpoint no.pth does not exist'),
+    (['test', DEMO['detection'], 'no.pth'], 'checkpoint no.pth does not exist'),
+    (['test', DEMO['detection'], 'README.md'], 'README.md is not a checkpoint'),
+    (['test', DEMO['detection'], '{fcmae}'], 'is not one of MaskRCNN: '),
+    (['test', DEMO['pretrain'], '{fcmae}', '--tta'], 'no tta_pipeline and tta_model'),
+    (['test', DEMO['pretrain'], '{fcmae}', '--out', 'x.json'], 'must end in .pkl'),
+    (['infer', DEMO['pretrain'], '{fcmae}', 'no.jpg', '--out', 'x'], 'image no.jpg does not exist'),
+]
+
+
+@pytest.mark.parametrize(('arguments', 'message'), MISTAKES)
+def test_mistakes_end_in_one_sentence(
+    arguments, message, options, pretrained, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    known = {'{fcmae}': f'{pretrained}/epoch_2.pth', 'README.md': ROOT / 'README.md'}
+    known |= {path: ROOT / path for path in arguments if path.startswith('configs/')}
+    tool, *rest = [known.get(a, a) for a in arguments]
+    if 'configs/demo' in str(rest[0]) and 'nothing' not in str(rest[0]):
+        task = next(t for t, path in DEMO.items() if str(rest[0]).endswith(path))
+        data = [o for o in options[task] if '.dataset.make' in o or '.data_root' in o]
+        rest += data if '--cfg-options' in rest else ['--cfg-options', *data]
+    with pytest.raises(SystemExit) as stop:
+        run(tool, *rest)
+    assert stop.value.code == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith('error: ')
+    assert message in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_size_of_a_checkpoint_is_named(options, pretrained, tmp_path, capsys):
+    small = 'model.backbone.arch=femto'
+    with pytest.raises(SystemExit):
+        run(
+            'test',
+            ROOT / DEMO['pretrain'],
+            f'{pretrained}/epoch_2.pth',
+            '--cfg-options',
+            small,
+            'model.neck.in_channels=384',
+            *options['pretrain'],
+        )
+    assert 'has shape (40, 3, 4, 4), the config builds (48, 3, 4, 4)' in capsys.readouterr().err

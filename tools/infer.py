@@ -1,0 +1,120 @@
+"""Predict on images: reconstructions, labels, detections or segmentations, as the config says.
+
+Writes for each image a picture ``NAME.png`` and the prediction itself: ``NAME.json`` (boxes in
+pixels, masks as COCO run lengths, labels or loss), or ``NAME_labels.png`` (class of each pixel).
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.dataset import Compose
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import DATASETS, FUNCTIONS, MODELS
+from mmengine.structures import BaseDataElement
+from mmengine.utils import track_iter_progress
+from pycocotools import mask as coco_mask
+from torch import nn
+
+from convnextv2_mm.engine.pictures import draw_prediction, write_picture
+from convnextv2_mm.engine.run_setup import (
+    check_model,
+    check_weights,
+    one_sentence_errors,
+    read_config,
+)
+
+ANNOTATION_STEPS = ('LoadAnnotations', 'LoadPanopticAnnotations')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file or URL')
+    parser.add_argument('images', nargs='+', help='image files')
+    parser.add_argument('--out', required=True, metavar='DIR', help='folder for the results')
+    parser.add_argument('--score-thr', type=float, default=0.3, help='draw detections from here on')
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config'
+    )
+    return parser.parse_args()
+
+
+def load_model(config: Config, checkpoint: str, device: str) -> nn.Module:
+    config.model.get('backbone', {}).pop('init_cfg', None)  # the checkpoint has all weights
+    weights = check_weights(check_model(config.model), checkpoint)
+    model = revert_sync_batchnorm(MODELS.build(config.model))
+    model.load_state_dict(weights, strict=False)
+    return model.to(device).eval()
+
+
+def load_pipeline(config: Config) -> Compose:
+    steps = config.test_dataloader.dataset.pipeline
+    return Compose([step for step in steps if step['type'] not in ANNOTATION_STEPS])
+
+
+def write_prediction(sample: BaseDataElement, classes: Sequence[str], path: Path) -> None:
+    """Write what was predicted for one image beside ``path``, a name without ending."""
+    if 'pred_sem_seg' in sample:
+        labels = sample.pred_sem_seg.data[0].cpu().numpy().astype(np.uint8)
+        cv2.imwrite(f'{path}_labels.png', labels)
+        return
+    if 'pred_instances' in sample:
+        found = sample.pred_instances.cpu()
+        result = [
+            dict(label=classes[label], score=score, bbox=[round(v, 2) for v in bbox])
+            for label, score, bbox in zip(
+                found.labels.tolist(), found.scores.tolist(), found.bboxes.tolist(), strict=True
+            )
+        ]
+        for entry, mask in zip(result, found.get('masks', []), strict=False):
+            entry['mask'] = coco_mask.encode(np.asfortranarray(mask.numpy().astype(np.uint8)))
+            entry['mask']['counts'] = entry['mask']['counts'].decode()
+    elif 'pred_score' in sample:
+        label = int(sample.pred_label)
+        result = dict(label=classes[label], score=float(sample.pred_score[label]))
+    else:
+        result = dict(reconstruction_loss=sample.reconstruction_loss)
+    path.with_name(f'{path.name}.json').write_text(json.dumps(result, indent=1) + '\n')
+
+
+def predict(
+    config: Config, checkpoint: str, images: list[str], out: Path, score_thr: float, device: str
+) -> None:
+    """Predict on image files with the model of a config, and write the results to ``out``."""
+    with one_sentence_errors():
+        for image in images:
+            if not Path(image).is_file():
+                raise FileNotFoundError(f'image {image} does not exist')
+        if 'test_dataloader' not in config:
+            raise ValueError('the config describes no test: it has no test_dataloader')
+        model = load_model(config, checkpoint, device)
+        pipeline = load_pipeline(config)
+        meta = DATASETS.get(config.test_dataloader.dataset.type).METAINFO
+    collate = config.test_dataloader.get('collate_fn', dict(type='pseudo_collate'))
+    collate = FUNCTIONS.get(collate['type'])
+    for image in track_iter_progress(images):
+        with torch.no_grad():
+            sample = model.test_step(collate([pipeline(dict(img_path=image, img_id=0))]))[0]
+        picture = draw_prediction(sample, config, meta, score_thr)
+        write_picture(picture, out / f'{Path(image).stem}.png')
+        write_prediction(sample, meta.get('classes', ()), out / Path(image).stem)
+
+
+def main() -> None:
+    args = parse_args()
+    with one_sentence_errors():
+        config = read_config(args.config, args.cfg_options)
+    out = Path(args.out)
+    predict(config, args.checkpoint, args.images, out, args.score_thr, args.device)
+    print(f'\n{len(args.images)} images written to {out}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,77 @@
+"""Evaluate a checkpoint: reconstruction loss, accuracy, mAP or mIoU, as the config says."""
+
+import argparse
+import os
+
+from mmengine.config import ConfigDict, DictAction
+from mmengine.model import revert_sync_batchnorm
+from mmengine.runner import Runner
+
+from convnextv2_mm.engine.run_setup import (
+    check_data,
+    check_model,
+    check_weights,
+    one_sentence_errors,
+    read_config,
+)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file or URL')
+    parser.add_argument('--work-dir', help='folder for the log')
+    parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to a pickle file')
+    parser.add_argument('--show-dir', metavar='DIR', help='write pictures of the predictions')
+    parser.add_argument('--tta', action='store_true', help='test-time augmentation of the config')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config'
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def build_runner(args: argparse.Namespace) -> Runner:
+    config = read_config(args.config, args.cfg_options, args.work_dir)
+    config.launcher = args.launcher
+    if 'test_dataloader' not in config:
+        raise ValueError(f'config {args.config} describes no test: it has no test_dataloader')
+    if args.out and not args.out.endswith(('.pkl', '.pickle')):
+        raise ValueError(f'--out {args.out} is not allowed: the name must end in .pkl or .pickle')
+    check_data(config.test_dataloader)
+    config.model.get('backbone', {}).pop('init_cfg', None)  # the checkpoint has all weights
+    check_weights(check_model(config.model), args.checkpoint)
+    config.load_from = args.checkpoint
+
+    if args.tta:
+        if 'tta_pipeline' not in config or 'tta_model' not in config:
+            raise ValueError(f'config {args.config} has no tta_pipeline and tta_model for --tta')
+        config.model = ConfigDict(**config.tta_model, module=config.model)
+        config.test_dataloader.dataset.pipeline = config.tta_pipeline
+    if args.out:
+        dump = 'DumpDetResults' if config.default_scope == 'mmdet' else 'DumpResults'
+        evaluators = config.test_evaluator
+        evaluators = evaluators if isinstance(evaluators, list) else [evaluators]
+        config.test_evaluator = [*evaluators, dict(type=dump, out_file_path=args.out)]
+    if args.show_dir:
+        hook = dict(type='convnextv2_mm.PictureHook', out_dir=args.show_dir)
+        config.custom_hooks = [*config.get('custom_hooks', []), hook]
+
+    runner = Runner.from_cfg(config)
+    if args.launcher == 'none':
+        runner.model = revert_sync_batchnorm(runner.model)  # SyncBN needs a process group
+    return runner
+
+
+def main() -> None:
+    args = parse_args()
+    with one_sentence_errors():
+        runner = build_runner(args)
+    runner.test()
+
+
+if __name__ == '__main__':
+    main()
