@@ -4,9 +4,11 @@ Each step is the command that a real run uses; only the configs are small.
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
+import warnings
 from html import escape
 from pathlib import Path
 
@@ -21,7 +23,7 @@ CONFIGS = {
     'detection': 'configs/demo/mask-rcnn_convnextv2-a_fpn_shapes.py',
     'segmentation': 'configs/demo/upernet_convnextv2-a_shapes.py',
 }
-# What is reported: name, key in the log, factor to a figure between 0 and 1
+# What is reported: name, key in the log, factor that makes it a figure between 0 and 1
 METRICS = {
     'detection': [
         ('box mAP', 'coco/bbox_mAP', 1),
@@ -68,6 +70,7 @@ def draw(task: str, name: str) -> list[Path]:
     images = sorted(str(path) for path in Path('data/shapes/images/val').rglob('*.jpg'))
     images = images[:: len(images) // NUM_PICTURES][:NUM_PICTURES]
     out = WORK_DIR / 'pictures' / name
+    warnings.simplefilter('ignore')  # of the visualizers, about masks at the border
     predict(read_config(CONFIGS[task]), checkpoint(name), images, out, 0.5, 'cpu')
     return [out / f'{Path(image).stem}.png' for image in images]
 
@@ -90,7 +93,7 @@ def write_report(
 <style>
 body {{ font: 16px/1.5 sans-serif; max-width: 1000px; margin: 2em auto; padding: 0 1em }}
 td, th {{ padding: .3em 1.5em .3em 0; border-bottom: 1px solid #ccc; text-align: left }}
-img {{ height: 150px; margin: 0 .6em .6em 0; image-rendering: pixelated }}
+img {{ height: 190px; margin: 0 .6em .6em 0; image-rendering: pixelated }}
 </style>
 <h1>ConvNeXt V2-Atto on the drawn shapes</h1>
 <p>FCMAE pre-training, then Mask R-CNN and UPerNet fine-tuned from it and, for the same steps, from
@@ -130,7 +133,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    import os
-
     os.chdir(ROOT)
     main()

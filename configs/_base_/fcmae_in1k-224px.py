@@ -1,4 +1,4 @@
-# FCMAE on ImageNet-1K (paper, appendix A.1). Sizes set the backbone and how 4096 images make a step.
+# FCMAE on ImageNet-1K (paper, appendix A.1). Sizes set the backbone and the batch per GPU.
 _base_ = [
     'mmpretrain::_base_/datasets/imagenet_bs512_mae.py',
     'mmpretrain::_base_/default_runtime.py',

@@ -2,7 +2,7 @@
 _base_ = 'mmpretrain::_base_/default_runtime.py'
 custom_imports = dict(imports=['convnextv2_mm'])
 
-make = dict(num_train=1000, num_val=100, size=128, seed=0)
+make = dict(num_train=800, num_val=100, size=128, seed=0)
 data_preprocessor = dict(
     type='SelfSupDataPreprocessor',
     mean=[123.675, 116.28, 103.53],
@@ -19,9 +19,8 @@ model = dict(
 )
 
 train_dataloader = dict(
-    batch_size=50,
-    num_workers=1,
-    persistent_workers=True,
+    batch_size=40,
+    num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
     dataset=dict(
@@ -37,8 +36,8 @@ train_dataloader = dict(
     ),
 )
 val_dataloader = dict(
-    batch_size=50,
-    num_workers=1,
+    batch_size=40,
+    num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='default_collate'),
     dataset=dict(
@@ -52,7 +51,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type='convnextv2_mm.ReconstructionLoss')
 test_evaluator = val_evaluator
 
-epochs = 10
+epochs = 8
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=epochs, val_interval=epochs)
 val_cfg = dict()
 test_cfg = dict()

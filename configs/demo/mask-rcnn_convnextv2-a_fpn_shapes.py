@@ -3,7 +3,7 @@ _base_ = ['mmdet::_base_/models/mask-rcnn_r50_fpn.py', 'mmdet::_base_/default_ru
 custom_imports = dict(imports=['convnextv2_mm'])
 
 # From random weights: --cfg-options model.backbone.init_cfg=None
-checkpoint = 'work_dirs/fcmae_convnextv2-a_shapes/epoch_10.pth'
+checkpoint = 'work_dirs/fcmae_convnextv2-a_shapes/epoch_8.pth'
 model = dict(
     backbone=dict(
         _delete_=True,
@@ -30,11 +30,10 @@ model = dict(
     ),
 )
 
-make = dict(num_train=1000, num_val=100, size=128, seed=0)
+make = dict(num_train=800, num_val=100, size=128, seed=0)
 train_dataloader = dict(
     batch_size=8,
-    num_workers=1,
-    persistent_workers=True,
+    num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=True),
     batch_sampler=dict(type='AspectRatioBatchSampler'),
     dataset=dict(
@@ -51,7 +50,7 @@ train_dataloader = dict(
 )
 val_dataloader = dict(
     batch_size=10,
-    num_workers=1,
+    num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='convnextv2_mm.ShapesDetDataset',

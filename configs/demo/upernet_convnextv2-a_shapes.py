@@ -3,7 +3,7 @@ _base_ = ['mmseg::_base_/models/upernet_convnext.py', 'mmseg::_base_/default_run
 custom_imports = dict(_delete_=True, imports=['convnextv2_mm'])
 
 # From random weights: --cfg-options model.backbone.init_cfg=None
-checkpoint = 'work_dirs/fcmae_convnextv2-a_shapes/epoch_10.pth'
+checkpoint = 'work_dirs/fcmae_convnextv2-a_shapes/epoch_8.pth'
 norm_cfg = dict(type='BN', requires_grad=True)
 model = dict(
     data_preprocessor=dict(size=(128, 128)),
@@ -19,11 +19,10 @@ model = dict(
     auxiliary_head=dict(in_channels=160, channels=64, num_classes=7, norm_cfg=norm_cfg),
 )
 
-make = dict(num_train=1000, num_val=100, size=128, seed=0)
+make = dict(num_train=800, num_val=100, size=128, seed=0)
 train_dataloader = dict(
     batch_size=8,
-    num_workers=1,
-    persistent_workers=True,
+    num_workers=0,
     sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
         type='convnextv2_mm.ShapesSegDataset',
@@ -39,7 +38,7 @@ train_dataloader = dict(
 )
 val_dataloader = dict(
     batch_size=10,
-    num_workers=1,
+    num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='convnextv2_mm.ShapesSegDataset',
@@ -53,6 +52,21 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = val_dataloader
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [
+                dict(type='Resize', scale_factor=ratio, keep_ratio=True)
+                for ratio in (0.75, 1.0, 1.25)
+            ],
+            [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
+            [dict(type='LoadAnnotations', reduce_zero_label=True)],
+            [dict(type='PackSegInputs')],
+        ],
+    ),
+]
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
 
@@ -62,7 +76,7 @@ val_cfg = dict()
 test_cfg = dict()
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=3e-3, betas=(0.9, 0.999), weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=5e-3, betas=(0.9, 0.999), weight_decay=0.05),
     constructor='convnextv2_mm.LayerDecayOptimWrapperConstructor',
     paramwise_cfg=dict(decay_rate=0.95, decay_type='layer_wise'),
 )

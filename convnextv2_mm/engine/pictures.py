@@ -34,12 +34,12 @@ def draw_prediction(
     if 'reconstructed' in sample:
         return draw_reconstruction(sample, config)
     image = mmcv.imread(sample.img_path, channel_order='rgb')
-    visualizer = VISUALIZERS.build({**config.visualizer, 'vis_backends': []})
+    visualizer = VISUALIZERS.build({**config.visualizer, 'name': 'pictures', 'vis_backends': []})
+    image, sample = _enlarge(image, sample)
     if hasattr(visualizer, 'visualize_cls'):
         visualizer.visualize_cls(image, sample, classes=dataset_meta.get('classes'))
         return visualizer.get_image()
     visualizer.dataset_meta = dataset_meta
-    image, sample = _enlarge(image, sample)
     options = dict(pred_score_thr=score_thr) if 'pred_instances' in sample else {}
     visualizer.add_datasample('', image, sample, draw_gt=False, **options)
     return visualizer.get_image()

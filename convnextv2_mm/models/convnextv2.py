@@ -25,8 +25,8 @@ class PatchConv(nn.Conv2d):
     """Convolution whose stride equals its kernel, on channels-last ``(..., H, W, C)``.
 
     Each k×k window is seen once, so it is a reshape and a matrix product, and works alike on a
-    whole image and inside a patch. Rows and columns that do not fill a window are dropped, as a strided
-    convolution does. Weights are stored as those of ``nn.Conv2d``.
+    whole image and inside a patch. Rows and columns that do not fill a window are dropped, as a
+    strided convolution does. Weights are stored as those of ``nn.Conv2d``.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:

@@ -10,15 +10,58 @@ import cv2
 import pytest
 import torch
 
-from convnextv2_mm.datasets.shapes import write_shapes
+from convnextv2_mm.datasets.shapes import CLASSES, write_shapes
 
 ROOT = Path(__file__).parents[2]
+# Classification has no demo: a small config of what a user would write.
+CLASSIFICATION = """
+_base_ = 'mmpretrain::_base_/default_runtime.py'
+custom_imports = dict(imports=['convnextv2_mm'])
+model = dict(
+    type='ImageClassifier',
+    data_preprocessor=dict(num_classes=6, mean=[124, 116, 104], std=[58, 57, 57], to_rgb=True),
+    backbone=dict(
+        type='convnextv2_mm.ConvNeXtV2',
+        arch='atto',
+        init_cfg=dict(type='Pretrained', checkpoint='', prefix='backbone.'),
+    ),
+    head=dict(type='LinearClsHead', num_classes=6, in_channels=320, topk=1),
+)
+pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+train_dataloader = dict(
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(type='convnextv2_mm.ShapesClsDataset', split='train', pipeline=pipeline),
+)
+val_dataloader = dict(
+    batch_size=2,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(type='convnextv2_mm.ShapesClsDataset', split='val', pipeline=pipeline),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(type='Accuracy', topk=1)
+test_evaluator = val_evaluator
+train_cfg = dict(by_epoch=True, max_epochs=2, val_interval=2)
+val_cfg = dict()
+test_cfg = dict()
+optim_wrapper = dict(
+    optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.05),
+    constructor='convnextv2_mm.LayerDecayOptimWrapperConstructor',
+    paramwise_cfg=dict(decay_rate=0.9),
+)
+"""
 DEMO = {
     'pretrain': 'configs/demo/fcmae_convnextv2-a_shapes.py',
     'detection': 'configs/demo/mask-rcnn_convnextv2-a_fpn_shapes.py',
     'segmentation': 'configs/demo/upernet_convnextv2-a_shapes.py',
 }
-METRIC = {'pretrain': 'fcmae/loss', 'detection': 'coco/bbox_mAP', 'segmentation': 'mIoU'}
+METRIC = {
+    'pretrain': 'fcmae/loss',
+    'classification': 'accuracy/top1',
+    'detection': 'coco/bbox_mAP',
+    'segmentation': 'mIoU',
+}
 
 
 def run(tool: str, *arguments: object) -> None:
@@ -48,52 +91,51 @@ def shapes(tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
+def configs(tmp_path_factory):
+    path = tmp_path_factory.mktemp('config') / 'convnextv2-a_shapes.py'
+    path.write_text(CLASSIFICATION)
+    return {'classification': path} | {task: ROOT / config for task, config in DEMO.items()}
+
+
+@pytest.fixture(scope='module')
 def options(shapes):
-    """Options that make a demo config take four steps on those drawings."""
-    common = [f'{split}_dataloader.dataset.make=None' for split in ('train', 'val', 'test')]
-    common += [
-        f'{split}_dataloader.dataset.data_root={shapes}' for split in ('train', 'val', 'test')
-    ]
-    common += [f'{split}_dataloader.num_workers=0' for split in ('train', 'val', 'test')] + [
-        'train_dataloader.persistent_workers=False',
-        'default_hooks.logger.interval=1',
-    ]
-    epochs = ['train_dataloader.batch_size=4', 'train_cfg.max_epochs=2', 'train_cfg.val_interval=2']
+    """Options that make a config take four steps on those drawings."""
+    common = ['default_hooks.logger.interval=1', 'train_dataloader.batch_size=4']
+    for split in ('train', 'val', 'test'):
+        loader = f'{split}_dataloader'
+        common += [f'{loader}.dataset.make=None', f'{loader}.dataset.data_root={shapes}']
+        common += [f'{loader}.num_workers=0', f'{loader}.persistent_workers=False']
+    epochs = ['train_cfg.max_epochs=2', 'train_cfg.val_interval=2']
     epochs += ['default_hooks.checkpoint.interval=1']
-    iterations = ['train_dataloader.batch_size=4', 'train_cfg.max_iters=4']
-    iterations += ['train_cfg.val_interval=4', 'default_hooks.checkpoint.interval=2']
-    iterations += ['model.data_preprocessor.size=(64,64)']
+    iterations = ['train_cfg.max_iters=4', 'train_cfg.val_interval=4']
+    iterations += ['default_hooks.checkpoint.interval=2']
+    annotations = f'{shapes}/annotations/instances_val.json'
+    evaluators = [f'{split}_evaluator.ann_file={annotations}' for split in ('val', 'test')]
     return {
         'pretrain': [*common, *epochs, 'train_dataloader.dataset.pipeline.1.scale=64'],
-        'detection': [*common, *epochs],
-        'segmentation': [*common, *iterations],
+        'classification': [*common, *epochs],
+        'detection': [*common, *epochs, *evaluators],
+        'segmentation': [*common, *iterations, 'model.data_preprocessor.size=(64,64)'],
     }
 
 
 @pytest.fixture(scope='module')
-def pretrained(options, tmp_path_factory):
+def pretrained(configs, options, tmp_path_factory):
     work_dir = tmp_path_factory.mktemp('pretrain')
-    run(
-        'train',
-        ROOT / DEMO['pretrain'],
-        '--work-dir',
-        work_dir,
-        '--cfg-options',
-        *options['pretrain'],
-    )
+    changes = ['--cfg-options', *options['pretrain']]
+    run('train', configs['pretrain'], '--work-dir', work_dir, *changes)
     return work_dir
 
 
-@pytest.fixture(scope='module', params=DEMO)
-def trained(request, options, pretrained, tmp_path_factory):
+@pytest.fixture(scope='module', params=METRIC)
+def trained(request, configs, options, pretrained, tmp_path_factory):
     """Work dir of a short training run of each task; fine-tuning starts from the pre-training."""
     task = request.param
     if task == 'pretrain':
         return task, pretrained
     work_dir = tmp_path_factory.mktemp(task)
     init = f'model.backbone.init_cfg.checkpoint={pretrained}/epoch_2.pth'
-    config = ROOT / DEMO[task]
-    run('train', config, '--work-dir', work_dir, '--cfg-options', *options[task], init)
+    run('train', configs[task], '--work-dir', work_dir, '--cfg-options', *options[task], init)
     return task, work_dir
 
 
@@ -120,12 +162,12 @@ def test_fine_tuning_starts_from_the_pretrained_weights(trained, pretrained):
     assert (after[name] - before[name]).norm() < 0.2 * before[name].norm()
 
 
-def test_evaluation_gives_what_training_logged(trained, options, tmp_path):
+def test_evaluation_gives_what_training_logged(trained, configs, options, tmp_path):
     task, work_dir = trained
     out, pictures = tmp_path / 'predictions.pkl', tmp_path / 'pictures'
     arguments = ['--work-dir', tmp_path, '--out', out, '--show-dir', pictures]
     checkpoint = newest_checkpoint(work_dir)
-    run('test', ROOT / DEMO[task], checkpoint, *arguments, '--cfg-options', *options[task])
+    run('test', configs[task], checkpoint, *arguments, '--cfg-options', *options[task])
     log = next(tmp_path.glob('*/*.json'))
     assert json.loads(log.read_text())[METRIC[task]] == pytest.approx(
         logged(work_dir, METRIC[task])[0], rel=1e-4
@@ -135,25 +177,37 @@ def test_evaluation_gives_what_training_logged(trained, options, tmp_path):
     assert len(list(pictures.glob('*.png'))) == 4
 
 
-def test_inference_writes_pictures_and_predictions(trained, options, shapes, tmp_path):
+def test_multi_scale_test(configs, options, trained, tmp_path):
+    task, work_dir = trained
+    if task != 'segmentation':
+        return
+    arguments = [newest_checkpoint(work_dir), '--work-dir', tmp_path, '--tta']
+    run('test', configs[task], *arguments, '--cfg-options', *options[task])
+    assert 0 < json.loads(next(tmp_path.glob('*/*.json')).read_text())['mIoU'] <= 100
+
+
+def test_inference_writes_pictures_and_predictions(trained, configs, options, shapes, tmp_path):
     task, work_dir = trained
     images = sorted((shapes / 'images' / 'val').rglob('*.jpg'))[:2]
     arguments = [newest_checkpoint(work_dir), *images, '--out', tmp_path]
-    run('infer', ROOT / DEMO[task], *arguments, '--cfg-options', *options[task])
+    run('infer', configs[task], *arguments, '--cfg-options', *options[task])
     for image in images:
         picture = cv2.imread(str(tmp_path / f'{image.stem}.png'))
-        # three panels side by side, or the drawing, enlarged for legible labels
+        # Three panels side by side, or the drawing, enlarged for legible labels.
         assert picture.shape == ((64, 3 * 64, 3) if task == 'pretrain' else (384, 384, 3))
         if task == 'segmentation':
             labels = cv2.imread(str(tmp_path / f'{image.stem}_labels.png'), cv2.IMREAD_UNCHANGED)
             assert labels.shape == (64, 64)
             assert labels.max() < 7
+            continue
+        result = json.loads((tmp_path / f'{image.stem}.json').read_text())
+        if task == 'pretrain':
+            assert result['reconstruction_loss'] > 0
+        elif task == 'classification':
+            assert result['label'] in CLASSES
+            assert 1 / 6 <= result['score'] <= 1
         else:
-            result = json.loads((tmp_path / f'{image.stem}.json').read_text())
-            if task == 'pretrain':
-                assert result['reconstruction_loss'] > 0
-            else:
-                assert all(set(entry) == {'label', 'score', 'bbox', 'mask'} for entry in result)
+            assert all(set(entry) == {'label', 'score', 'bbox', 'mask'} for entry in result)
 
 
 def test_resume_goes_on_where_it_stopped(options, pretrained, tmp_path):
@@ -226,16 +280,8 @@ def test_mistakes_end_in_one_sentence(
     assert not list(tmp_path.iterdir())
 
 
-def test_wrong_size_of_a_checkpoint_is_named(options, pretrained, tmp_path, capsys):
-    small = 'model.backbone.arch=femto'
+def test_wrong_size_of_a_checkpoint_is_named(configs, options, pretrained, capsys):
+    other = ['model.backbone.arch=femto', 'model.neck.in_channels=384', *options['pretrain']]
     with pytest.raises(SystemExit):
-        run(
-            'test',
-            ROOT / DEMO['pretrain'],
-            f'{pretrained}/epoch_2.pth',
-            '--cfg-options',
-            small,
-            'model.neck.in_channels=384',
-            *options['pretrain'],
-        )
+        run('test', configs['pretrain'], newest_checkpoint(pretrained), '--cfg-options', *other)
     assert 'has shape (40, 3, 4, 4), the config builds (48, 3, 4, 4)' in capsys.readouterr().err
