@@ -14,6 +14,9 @@ model = dict(
     mask_ratio=0.6,
 )
 
+# MMEngine would pass the scope of the inherited config on to the collate function.
+train_dataloader = dict(collate_fn=dict(_delete_=True, type='default_collate'))
+
 # tools/test.py gives the reconstruction loss on the validation images.
 test_dataloader = dict(
     batch_size=64,

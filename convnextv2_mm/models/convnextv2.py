@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..ops import PatchLayout, depthwise_conv, global_response_norm, patchify
+from ..ops.depthwise_conv import check_backend
 from ..ops.patch_layout import patch_grid
 from ..registry import MODELS
 
@@ -61,6 +62,7 @@ class ConvNeXtV2Block(nn.Module):
         drop_path_rate: Probability of dropping the branch of a sample.
         use_grn: With GRN it is the block of V2, without it that of V1.
         layer_scale_init_value: Initial scale of the branch, learned per channel; 0 for none.
+        backend: Of the depthwise convolution, see :func:`~convnextv2_mm.ops.depthwise_conv`.
     """
 
     def __init__(
@@ -69,8 +71,10 @@ class ConvNeXtV2Block(nn.Module):
         drop_path_rate: float = 0.0,
         use_grn: bool = True,
         layer_scale_init_value: float = 0.0,
+        backend: str = 'auto',
     ) -> None:
         super().__init__()
+        self.backend = backend
         self.depthwise_conv = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
         self.norm = nn.LayerNorm(channels, eps=1e-6)
         self.pointwise_conv1 = nn.Linear(channels, 4 * channels)
@@ -85,7 +89,8 @@ class ConvNeXtV2Block(nn.Module):
 
     def forward(self, x: Tensor, layout: PatchLayout | None = None) -> Tensor:
         shortcut = x
-        x = depthwise_conv(x, self.depthwise_conv.weight, self.depthwise_conv.bias, layout)
+        conv = self.depthwise_conv
+        x = depthwise_conv(x, conv.weight, conv.bias, layout, self.backend)
         x = self.norm(x)
         x = F.gelu(self.pointwise_conv1(x))  # [..., 4C]
         if self.grn is not None:
@@ -123,11 +128,13 @@ class ConvNeXtV2(BaseModule):
         use_grn: GRN in each block (V2).
         layer_scale_init_value: Initial LayerScale; 0 for none (V2).
         with_cp: Recompute each block in the backward pass instead of storing its activations.
+        backend: Of the depthwise convolutions: ``auto``, ``torch`` or ``triton``.
         init_cfg: MMEngine initialisation, such as ``dict(type='Pretrained', checkpoint=...,
             prefix='backbone.')``.
 
     Raises:
-        ValueError: If ``arch``, ``out_indices`` or ``frozen_stages`` names nothing that exists.
+        ValueError: If ``arch``, ``out_indices``, ``frozen_stages`` or ``backend`` names nothing
+            that exists.
     """
 
     arch_settings = {
@@ -154,6 +161,7 @@ class ConvNeXtV2(BaseModule):
         use_grn: bool = True,
         layer_scale_init_value: float = 0.0,
         with_cp: bool = False,
+        backend: str = 'auto',
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -163,6 +171,7 @@ class ConvNeXtV2(BaseModule):
             raise ValueError(f'out_indices {out_indices} is not allowed: stages are 0 to 3')
         if frozen_stages not in range(5):
             raise ValueError(f'frozen_stages {frozen_stages} is not allowed: it must be 0 to 4')
+        check_backend(backend)
         self.out_indices = [i % 4 for i in out_indices]
         self.frozen_stages = frozen_stages
         self.gap_before_final_norm = gap_before_final_norm
@@ -183,7 +192,9 @@ class ConvNeXtV2(BaseModule):
                 before = self.channels[i - 1]
                 downsample = [nn.LayerNorm(before, eps=1e-6), PatchConv(before, channels, 2)]
             blocks = [
-                ConvNeXtV2Block(channels, next(drop_path_rates), use_grn, layer_scale_init_value)
+                ConvNeXtV2Block(
+                    channels, next(drop_path_rates), use_grn, layer_scale_init_value, backend
+                )
                 for _ in range(depth)
             ]
             self.downsample_layers.append(nn.Sequential(*downsample))
@@ -268,20 +279,19 @@ class SparseConvNeXtV2(ConvNeXtV2):
     learns is read by that class as it is.
 
     Args:
-        backend: ``packed`` computes visible patches only. ``masked`` computes the whole image and
-            zeroes masked sites around each layer that mixes sites: the slow definition that
-            ``packed`` is tested against.
+        backend: As of :class:`ConvNeXtV2`, or ``masked``: compute the whole image and zero masked
+            sites around each layer that mixes sites, the slow definition that the others are
+            tested against.
         **kwargs: As of :class:`ConvNeXtV2`, but for ``out_indices`` and ``gap_before_final_norm``.
     """
 
     patch_size = 32
     """Pixels a side of a mask patch: one site of the last stage."""
 
-    def __init__(self, *args, backend: str = 'packed', **kwargs) -> None:
-        if backend not in ('packed', 'masked'):
-            raise ValueError(f"backend {backend!r} is unknown: choose 'packed' or 'masked'")
-        super().__init__(*args, out_indices=(), **kwargs)
-        self.backend = backend
+    def __init__(self, *args, backend: str = 'auto', **kwargs) -> None:
+        self.is_packed = backend != 'masked'
+        backend = backend if self.is_packed else 'torch'
+        super().__init__(*args, out_indices=(), backend=backend, **kwargs)
 
     def forward(
         self, images: Tensor, mask: Tensor | PatchLayout | None = None
@@ -305,7 +315,7 @@ class SparseConvNeXtV2(ConvNeXtV2):
         layout = mask
         if isinstance(mask, Tensor):
             layout = PatchLayout.from_mask(mask.to(images.device), len(images), grid)
-        if self.backend == 'packed':
+        if self.is_packed:
             x = layout.pack_patches(patchify(images, self.patch_size))  # [N, K, 32, 32, 3]
             *_, x = self._run_stages(x, layout)  # [N, K, 1, 1, C]
             latent = layout.unpack(x)

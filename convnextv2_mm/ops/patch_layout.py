@@ -9,6 +9,8 @@ number K of them, so the features of the visible patches are one dense tensor:
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -134,6 +136,10 @@ class PatchLayout:
         noise = torch.rand(batch_size, length, device=device, generator=generator)
         return cls(noise.argsort(1)[:, :num_visible].sort(1).values, grid)
 
+    def to(self, device: torch.device | str) -> PatchLayout:
+        """The same layout on another device."""
+        return PatchLayout(self.visible.to(device), self.grid)
+
     @property
     def num_patches(self) -> int:
         """L, the patches of an image, visible or not."""
@@ -144,6 +150,14 @@ class PatchLayout:
         """``(N, L)`` float32, 1 is masked."""
         ones = torch.ones(len(self.visible), self.num_patches, device=self.visible.device)
         return ones.scatter(1, self.visible, 0)
+
+    @cached_property
+    def slots(self) -> Tensor:
+        """``(N, L)`` int32: which of the K visible patches each patch is, -1 where masked."""
+        n, k = self.visible.shape
+        slots = torch.full((n, self.num_patches), -1, dtype=torch.int32, device=self.visible.device)
+        order = torch.arange(k, dtype=torch.int32, device=self.visible.device)
+        return slots.scatter(1, self.visible, order.expand(n, k))
 
     def visible_map(self, side: int) -> Tensor:
         """``(N, Gh·side, Gw·side, 1)`` bool, true at the visible sites of a dense map."""

@@ -83,9 +83,9 @@ def test_bare_backbone_and_fcmae():
     options = options_by_name(construct(ConvNeXtV2(TINY), decay_rate=0.5))
     assert options['stages.3.1.pointwise_conv1.weight'][0] == pytest.approx(5e-3)
     fcmae = FCMAE(
-        dict(type='SparseConvNeXtV2', arch=TINY),
-        dict(type='FCMAEDecoder', in_channels=8, embed_dims=8),
-        dict(type='FCMAEHead'),
+        dict(type='convnextv2_mm.SparseConvNeXtV2', arch=TINY),
+        dict(type='convnextv2_mm.FCMAEDecoder', in_channels=8, embed_dims=8),
+        dict(type='convnextv2_mm.FCMAEHead'),
     )
     optim_wrapper = construct(fcmae, decay_rate=1.0)
     groups = optim_wrapper.optimizer.param_groups

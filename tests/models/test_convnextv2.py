@@ -10,6 +10,7 @@ from convnextv2_mm.models import ConvNeXtV2, SparseConvNeXtV2
 from convnextv2_mm.ops import PatchLayout
 
 ALL_STAGES = dict(out_indices=[0, 1, 2, 3], gap_before_final_norm=False)
+DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'  # on a CPU Triton is interpreted
 SMALL = dict(depths=[1, 1, 2, 1], channels=[8, 16, 24, 40])
 # Paper, table 1 and appendix: parameters with the 1000-class head, multiply-adds at 224x224.
 TABLE = {
@@ -139,6 +140,21 @@ def test_packed_equals_masked_and_mmpretrain(size, batch):
     for output in (latent, reference):
         (output * direction).sum().backward()
     for (name, mine), other in zip(packed.named_parameters(), masked.parameters(), strict=True):
+        assert relative(mine.grad, other.grad) < 1e-4, name
+
+
+def test_triton_encoder_equals_masked():
+    images = torch.randn(1, 3, 32, 96, device=DEVICE)
+    mask = torch.tensor([[0, 1, 0]])
+    arch = dict(depths=[1, 1, 1, 1], channels=[4, 4, 4, 4])
+    fast = randomize(SparseConvNeXtV2(arch, backend='triton')).to(DEVICE)
+    masked = SparseConvNeXtV2(arch, backend='masked').to(DEVICE)
+    masked.load_state_dict(fast.state_dict())
+    latents = [model(images, mask)[0] for model in (fast, masked)]
+    assert relative(*latents) < 1e-4
+    for latent in latents:
+        latent.square().sum().backward()
+    for (name, mine), other in zip(fast.named_parameters(), masked.parameters(), strict=True):
         assert relative(mine.grad, other.grad) < 1e-4, name
 
 

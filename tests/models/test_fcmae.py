@@ -15,9 +15,9 @@ SMALL = dict(depths=[1, 1, 2, 1], channels=[8, 16, 24, 40])
 def build(**kwargs) -> FCMAE:
     torch.manual_seed(0)
     model = FCMAE(
-        backbone=dict(type='SparseConvNeXtV2', arch=SMALL),
-        neck=dict(type='FCMAEDecoder', in_channels=40, embed_dims=32),
-        head=dict(type='FCMAEHead'),
+        backbone=dict(type='convnextv2_mm.SparseConvNeXtV2', arch=SMALL),
+        neck=dict(type='convnextv2_mm.FCMAEDecoder', in_channels=40, embed_dims=32),
+        head=dict(type='convnextv2_mm.FCMAEHead'),
         **kwargs,
     )
     for parameter in model.parameters():

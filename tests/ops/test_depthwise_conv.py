@@ -5,12 +5,14 @@ import torch
 
 from convnextv2_mm.ops import PatchLayout, depthwise_conv
 
+DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'  # on a CPU Triton is interpreted
+
 
 def brute_force(x, weight, bias, visible):
     """Sum over taps in float64; masked sites are read as zeros and get no output."""
     n, h, w, c = x.shape
     x = x.double() * visible
-    padded = torch.zeros(n, h + 6, w + 6, c, dtype=torch.float64)
+    padded = x.new_zeros(n, h + 6, w + 6, c)
     padded[:, 3 : h + 3, 3 : w + 3] = x
     y = torch.zeros_like(x) + bias.double()
     for i in range(7):
@@ -19,53 +21,89 @@ def brute_force(x, weight, bias, visible):
     return y * visible
 
 
-CASES = [(1, (7, 7), 8), (3, (8, 6), 4), (2, (3, 5), 2), (5, (2, 3), 1)]
+# batch, patches, sites a side: the four stages of the encoder
+CASES = [(1, (7, 7), 8), (3, (8, 6), 4), (7, (3, 5), 2), (5, (2, 3), 1)]
+# Triton's interpreter takes seconds for a few patches.
+FEW = [(1, (1, 3), 8), (2, (2, 2), 4), (1, (3, 2), 2), (1, (3, 4), 1)]
+TOLERANCES = [(torch.float32, 1e-4), (torch.bfloat16, 2e-2), (torch.float64, 1e-12)]
 
 
-@pytest.mark.parametrize(('batch', 'grid', 'side'), CASES)
-@pytest.mark.parametrize('channels', [3, 40])
-@pytest.mark.parametrize(
-    ('dtype', 'tolerance'), [(torch.float32, 1e-4), (torch.bfloat16, 2e-2), (torch.float64, 1e-12)]
-)
-def test_equals_brute_force(batch, grid, side, channels, dtype, tolerance):
-    torch.manual_seed(0)
-    layout = PatchLayout.random(batch, grid, 0.6)
-    x = torch.randn(batch, grid[0] * side, grid[1] * side, channels, dtype=dtype)
-    weight = torch.randn(channels, 1, 7, 7, dtype=dtype, requires_grad=True)
-    bias = torch.randn(channels, dtype=dtype, requires_grad=True)
-    packed = layout.pack(x).detach().requires_grad_()
-    dense = x.detach().requires_grad_()
-    wide_x, wide_w, wide_b = (t.detach().double().requires_grad_() for t in (x, weight, bias))
-    expected = brute_force(wide_x, wide_w, wide_b, layout.visible_map(side))
+def check(x, layout, side, backend, tolerance):
+    """Values and all gradients of a dense ``x``, packed if there is a layout."""
+    dtype, channels = x.dtype, x.shape[-1]
+    weight = torch.randn(channels, 1, 7, 7).to(x).requires_grad_()
+    bias = torch.randn(channels).to(x).requires_grad_()
+    wide = [t.detach().double().requires_grad_() for t in (x, weight, bias)]
+    visible = x.new_ones(1, 1, 1, 1) if layout is None else layout.visible_map(side)
+    expected = brute_force(*wide, visible)
     direction = torch.randn_like(x)
     (expected * direction).sum().backward()
 
     def close(a, b):
         return (a.double() - b).norm() <= tolerance * b.norm()
 
-    for form, pack in ((packed, layout.pack), (dense, lambda t: t)):
+    dense = [lambda t: t] if layout is None or backend == 'torch' else []
+    for pack in dense if layout is None else [layout.pack, *dense]:
         weight.grad = bias.grad = None
-        y = depthwise_conv(form, weight, bias, layout)
+        form = pack(x).detach().requires_grad_()
+        y = depthwise_conv(form, weight, bias, layout, backend)
         (y * pack(direction)).sum().backward()
         assert y.dtype == dtype
         assert close(y, pack(expected.detach()))
-        assert close(form.grad, pack(wide_x.grad))
-        assert close(weight.grad, wide_w.grad)
-        assert close(bias.grad, wide_b.grad)
+        assert close(form.grad, pack(wide[0].grad))
+        assert close(weight.grad, wide[1].grad)
+        assert close(bias.grad, wide[2].grad)
 
 
-@pytest.mark.parametrize('size', [(5, 9), (1, 1), (32, 17)])
-def test_dense_image_of_any_size(size):
-    x = torch.randn(2, *size, 6)
-    weight, bias = torch.randn(6, 1, 7, 7), torch.randn(6)
-    expected = brute_force(x, weight, bias, torch.ones(1, 1, 1, 1))
-    torch.testing.assert_close(
-        depthwise_conv(x, weight, bias).double(), expected, rtol=1e-4, atol=1e-4
-    )
-    without = brute_force(x, weight, torch.zeros(6), torch.ones(1, 1, 1, 1))
-    torch.testing.assert_close(
-        depthwise_conv(x, weight, None).double(), without, rtol=1e-4, atol=1e-4
-    )
+@pytest.mark.parametrize(('batch', 'grid', 'side'), CASES)
+@pytest.mark.parametrize('channels', [3, 40, 352])
+@pytest.mark.parametrize(('dtype', 'tolerance'), TOLERANCES)
+def test_torch_equals_brute_force(batch, grid, side, channels, dtype, tolerance):
+    torch.manual_seed(0)
+    layout = PatchLayout.random(batch, grid, 0.6)
+    x = torch.randn(batch, grid[0] * side, grid[1] * side, channels, dtype=dtype)
+    check(x, layout, side, 'torch', tolerance)
+
+
+@pytest.mark.parametrize(('batch', 'grid', 'side'), FEW)
+@pytest.mark.parametrize(
+    ('channels', 'dtype', 'tolerance'), [(40, *TOLERANCES[0]), (72, *TOLERANCES[1])]
+)
+def test_triton_equals_brute_force(batch, grid, side, channels, dtype, tolerance):
+    torch.manual_seed(0)
+    layout = PatchLayout.random(batch, grid, 0.4)
+    x = torch.randn(batch, grid[0] * side, grid[1] * side, channels).to(DEVICE, dtype)
+    check(x, layout.to(DEVICE), side, 'triton', tolerance)
+
+
+@pytest.mark.parametrize('size', [(1, 1), (5, 9)])
+@pytest.mark.parametrize('backend', ['torch', 'triton'])
+def test_dense_image_of_any_size(size, backend):
+    torch.manual_seed(0)
+    check(torch.randn(2, *size, 6).to(DEVICE), None, 0, backend, 1e-4)
+
+
+def test_no_bias():
+    x, weight = torch.randn(1, 4, 4, 6), torch.randn(6, 1, 7, 7)
+    expected = brute_force(x, weight, torch.zeros(6), torch.ones(1, 1, 1, 1))
+    for backend in ('torch', 'triton'):
+        y = depthwise_conv(x.to(DEVICE), weight.to(DEVICE), None, backend=backend).cpu()
+        torch.testing.assert_close(y.double(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_weight_gradient_is_deterministic():
+    x = torch.randn(1, 8, 8, 8, device=DEVICE)
+    grads = []
+    for _ in range(2):
+        weight = torch.ones(8, 1, 7, 7, device=DEVICE, requires_grad=True)
+        depthwise_conv(x, weight, None, backend='triton').square().sum().backward()
+        grads.append(weight.grad)
+    assert torch.equal(*grads)
+
+
+def test_unknown_backend_is_named():
+    with pytest.raises(ValueError, match="backend 'cudnn' is unknown: choose one of auto, torch"):
+        depthwise_conv(torch.randn(1, 4, 4, 2), torch.randn(2, 1, 7, 7), None, backend='cudnn')
 
 
 def test_pack_and_unpack_are_inverse():

@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 import torch
+from pycocotools import mask as coco_mask
 
-from convnextv2_mm.datasets.shapes import CLASSES, write_shapes
+from convnextv2_mm.datasets.shapes import CLASSES, draw, write_shapes
 
 ROOT = Path(__file__).parents[2]
 # Classification has no demo: a small config of what a user would write.
@@ -219,6 +221,66 @@ def test_resume_goes_on_where_it_stopped(options, pretrained, tmp_path):
     run('train', config, '--work-dir', work_dir, '--resume', '--cfg-options', *changes)
     assert len(logged(work_dir, 'loss')) == 2  # the second epoch only
     assert newest_checkpoint(work_dir).endswith('epoch_2.pth')
+
+
+def lay_out_real_data(root: Path) -> None:
+    """Two drawings where ImageNet, COCO and ADE20K are expected, under names that they know."""
+    names = ('person', 'bicycle', 'car', 'motorcycle', 'airplane', 'bus')
+    for split, ade_split in (('train', 'training'), ('val', 'validation')):
+        folders = {
+            'imagenet': root / 'data/imagenet' / split / 'n01440764',
+            'coco': root / 'data/coco' / f'{split}2017',
+            'image': root / 'data/ade/ADEChallengeData2016/images' / ade_split,
+            'labels': root / 'data/ade/ADEChallengeData2016/annotations' / ade_split,
+        }
+        for folder in folders.values():
+            folder.mkdir(parents=True)
+        annotations = root / 'data/coco/annotations' / f'instances_{split}2017.json'
+        annotations.parent.mkdir(exist_ok=True)
+        coco = dict(images=[], annotations=[], categories=[])
+        coco['categories'] = [dict(id=i + 1, name=name) for i, name in enumerate(names)]
+        for index in range(2):
+            drawing = draw(0, split, index, 128)
+            for folder, ending in (('imagenet', 'JPEG'), ('coco', 'jpg'), ('image', 'jpg')):
+                cv2.imwrite(str(folders[folder] / f'{index}.{ending}'), drawing.image)
+            coco['images'].append(dict(id=index, file_name=f'{index}.jpg', height=128, width=128))
+            labels = np.zeros((128, 128), np.uint8)
+            for mask, label in zip(drawing.masks, drawing.labels.tolist(), strict=True):
+                labels[mask] = label + 1
+                run_lengths = coco_mask.encode(np.asfortranarray(mask))
+                entry = dict(id=len(coco['annotations']) + 1, image_id=index, iscrowd=0)
+                entry |= dict(category_id=label + 1, area=int(mask.sum()))
+                entry |= dict(bbox=coco_mask.toBbox(run_lengths).tolist())
+                run_lengths['counts'] = run_lengths['counts'].decode()
+                coco['annotations'].append(entry | dict(segmentation=run_lengths))
+            cv2.imwrite(str(folders['labels'] / f'{index}.png'), labels)
+        annotations.write_text(json.dumps(coco))
+
+
+REAL = {
+    'pretrain/fcmae_convnextv2-a_8xb512-800e_in1k-224px.py': ['train_cfg.max_epochs=1'],
+    'detection/mask-rcnn_convnextv2-a_fpn_lsj-3x-fcmae_coco.py': [
+        'train_cfg.max_epochs=1',
+        'train_cfg.val_interval=2',
+        'model.backbone.init_cfg=None',
+    ],
+    'segmentation/upernet_convnextv2-a_4xb4-160k-fcmae_ade20k-512px.py': [
+        'train_cfg.max_iters=1',
+        'model.backbone.init_cfg=None',
+    ],
+}
+
+
+@pytest.mark.parametrize('config', REAL)
+def test_real_config_takes_a_step_where_the_data_is_expected(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lay_out_real_data(tmp_path)
+    changes = ['train_dataloader.batch_size=2', 'train_dataloader.num_workers=0']
+    changes += ['train_dataloader.persistent_workers=False', 'default_hooks.logger.interval=1']
+    run('train', ROOT / 'configs' / config, '--cfg-options', *changes, *REAL[config])
+    losses = logged(tmp_path / 'work_dirs' / Path(config).stem, 'loss')
+    assert len(losses) == 1
+    assert 0 < losses[0] < 100
 
 
 MISTAKES = [
