@@ -136,10 +136,6 @@ class PatchLayout:
         noise = torch.rand(batch_size, length, device=device, generator=generator)
         return cls(noise.argsort(1)[:, :num_visible].sort(1).values, grid)
 
-    def to(self, device: torch.device | str) -> PatchLayout:
-        """The same layout on another device."""
-        return PatchLayout(self.visible.to(device), self.grid)
-
     @property
     def num_patches(self) -> int:
         """L, the patches of an image, visible or not."""
