@@ -63,7 +63,8 @@ def training_step(
     args: argparse.Namespace, model: nn.Module, loss: Callable[[nn.Module, Tensor], Tensor]
 ) -> Callable[[], None]:
     """Forward, backward and AdamW of ``model`` on random images."""
-    model = model.to(args.device, memory_format=torch.channels_last).train()
+    model.to(args.device, memory_format=torch.channels_last)
+    model.train()
     images = torch.randn(args.batch, 3, *args.size, device=args.device)
     dtype = PRECISIONS[args.precision]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=args.device == 'cuda')

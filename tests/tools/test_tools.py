@@ -10,6 +10,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmdet.visualization import DetLocalVisualizer
+from mmpretrain.visualization import UniversalVisualizer
+from mmseg.visualization import SegLocalVisualizer
 from pycocotools import mask as coco_mask
 
 from convnextv2_mm.datasets.shapes import CLASSES, draw, write_shapes
@@ -67,7 +70,9 @@ METRIC = {
 
 
 def run(tool: str, *arguments: object) -> None:
-    """Run ``tools/TOOL.py`` in this process."""
+    """Run ``tools/TOOL.py`` in this process, as if it were a new one."""
+    for visualizer in (DetLocalVisualizer, SegLocalVisualizer, UniversalVisualizer):
+        visualizer._instance_dict.clear()  # or they go on writing where the run before did
     spec = importlib.util.spec_from_file_location(f'tool_{tool}', ROOT / 'tools' / f'{tool}.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -235,6 +240,8 @@ def lay_out_real_data(root: Path) -> None:
         }
         for folder in folders.values():
             folder.mkdir(parents=True)
+        for number in range(999):  # ImageNet has a folder for each of its 1000 classes
+            (folders['imagenet'].parent / f'n{number:08}').mkdir()
         annotations = root / 'data/coco/annotations' / f'instances_{split}2017.json'
         annotations.parent.mkdir(exist_ok=True)
         coco = dict(images=[], annotations=[], categories=[])
