@@ -37,7 +37,7 @@ def one_sentence_errors() -> Iterator[None]:
 def read_config(path: str, options: dict | None = None, work_dir: str | None = None) -> Config:
     """Read a config, apply ``--cfg-options`` and ``--work-dir``, and fit it to this machine.
 
-    Without a GPU, mixed precision is switched off and processes talk through gloo.
+    Without a GPU, mixed precision is switched off.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -50,14 +50,12 @@ def read_config(path: str, options: dict | None = None, work_dir: str | None = N
         if key not in config:
             raise ValueError(f'config {path} has no {key!r}: it is not the config of a run')
     config.work_dir = work_dir or config.get('work_dir') or f'work_dirs/{Path(path).stem}'
-    if not torch.cuda.is_available():
-        config.setdefault('env_cfg', {}).dist_cfg = dict(backend='gloo')
-        wrapper = config.get('optim_wrapper', {})
-        if wrapper.get('type') == 'AmpOptimWrapper':
-            print('no GPU: training in float32 instead of mixed precision', file=sys.stderr)
-            wrapper.type = 'OptimWrapper'
-            wrapper.pop('dtype', None)
-            wrapper.pop('loss_scale', None)
+    wrapper = config.get('optim_wrapper', {})
+    if wrapper.get('type') == 'AmpOptimWrapper' and not torch.cuda.is_available():
+        print('no GPU: training in float32 instead of mixed precision', file=sys.stderr)
+        wrapper.type = 'OptimWrapper'
+        wrapper.pop('dtype', None)
+        wrapper.pop('loss_scale', None)
     init_default_scope(config.default_scope)
     return config
 
