@@ -1,9 +1,10 @@
 """Measure training steps of ours and of peers, alternately in one run.
 
 ``pretrain``: a whole FCMAE step (forward, backward, AdamW) against the dense masked encoder, MAE on
-a ViT (transformers) and SparK (mmpretrain, ConvNeXt V2-Tiny). ``backbone``: forward and backward of
-the dense network against mmpretrain's and timm's. Figures are medians; the ratio is the speed
-relative to the first row; the spread is the distance of the quartiles relative to the median.
+a ViT (transformers) and SparK (mmpretrain, ConvNeXt V2-Tiny). ``backbone``: the same step of the
+dense network alone against mmpretrain's and timm's. Figures are medians; the ratio is the speed
+relative to the first row; the spread is the distance of the quartiles relative to the median; GiB
+is what a step takes at its peak beside weights and optimizer state, on a GPU.
 """
 
 import argparse

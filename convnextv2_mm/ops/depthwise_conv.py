@@ -39,14 +39,15 @@ def depthwise_conv(
         ValueError: If the backend is unknown.
     """
     check_backend(backend)
+    conv = _triton if backend == 'triton' else _dense
+    if layout is None:
+        return conv(x, weight, bias)
+    if x.ndim == 4:
+        visible = layout.visible_map(x.shape[1] // layout.grid[0])
+        return conv(x * visible, weight, bias) * visible
     if backend == 'triton':
         return _triton(x, weight, bias, layout)
-    if layout is None:
-        return _dense(x, weight, bias)
-    if x.ndim == 5:
-        return layout.pack(_dense(layout.unpack(x), weight, bias))
-    visible = layout.visible_map(x.shape[1] // layout.grid[0])
-    return _dense(x * visible, weight, bias) * visible
+    return layout.pack(_dense(layout.unpack(x), weight, bias))
 
 
 def check_backend(backend: str) -> None:
@@ -61,12 +62,11 @@ def _dense(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return x.permute(0, 2, 3, 1)
 
 
-def _triton(x: Tensor, weight: Tensor, bias: Tensor | None, layout: PatchLayout | None) -> Tensor:
+def _triton(
+    x: Tensor, weight: Tensor, bias: Tensor | None, layout: PatchLayout | None = None
+) -> Tensor:
     from .triton_depthwise_conv import TritonDepthwiseConv  # Triton is not on every platform
 
     if torch.is_autocast_enabled(x.device.type):
         x = x.to(torch.get_autocast_dtype(x.device.type))
-    if layout is None or x.ndim == 5:
-        return TritonDepthwiseConv.apply(x, weight, bias, layout)
-    visible = layout.visible_map(x.shape[1] // layout.grid[0])
-    return TritonDepthwiseConv.apply(x * visible, weight, bias, None) * visible
+    return TritonDepthwiseConv.apply(x, weight, bias, layout)

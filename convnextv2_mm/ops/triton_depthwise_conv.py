@@ -25,7 +25,7 @@ PARTIAL_SUMS = 512  # programs over the sites in the weight gradient, at the mos
 
 
 @triton.jit
-def _tile_origin(pid, slots, visible, K, H, W, S: tl.constexpr, TH: tl.constexpr, TW: tl.constexpr):
+def _tile_origin(pid, visible, K, H, W, S: tl.constexpr, TH: tl.constexpr, TW: tl.constexpr):
     """Image, first row and first column of the tile of a program. S is 0 for dense maps."""
     if S == 0:
         columns = tl.cdiv(W, TW)
@@ -74,7 +74,7 @@ def _conv_kernel(
     S: tl.constexpr, TH: tl.constexpr, TW: tl.constexpr, BC: tl.constexpr,
     FLIP: tl.constexpr, HAS_BIAS: tl.constexpr,
 ):  # fmt: skip
-    image, row, column = _tile_origin(tl.program_id(0), slots, visible, K, H, W, S, TH, TW)
+    image, row, column = _tile_origin(tl.program_id(0), visible, K, H, W, S, TH, TW)
     channel = tl.program_id(1) * BC + tl.arange(0, BC)
     columns = column + tl.arange(0, TW)
 
@@ -139,7 +139,7 @@ def _weight_grad_kernel(
     zero = tl.zeros([TW, BC], tl.float32)
     t0, t1, t2, t3, t4, t5, t6, total = zero, zero, zero, zero, zero, zero, zero, zero
     for tile in range(first, tiles, programs):
-        image, row, column = _tile_origin(tile, slots, visible, K, H, W, S, TH, TW)
+        image, row, column = _tile_origin(tile, visible, K, H, W, S, TH, TW)
         columns = column + tl.arange(0, TW)
         for r in tl.static_range(TH):
             site, there = _site(image, row + r, columns, slots, K, H, W, S)
