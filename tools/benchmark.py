@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from convnextv2_mm.engine.run_setup import one_sentence_errors
 from convnextv2_mm.models import FCMAE, ConvNeXtV2
-from convnextv2_mm.ops.depthwise_conv import BACKENDS
+from convnextv2_mm.ops.backends import BACKENDS
 
 PRECISIONS = {'fp32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 PRETRAIN_PEERS = ('vit-mae', 'spark')

@@ -45,7 +45,7 @@ optim_wrapper = dict(
     type='AmpOptimWrapper',
     dtype='bfloat16',
     loss_scale=1.0,
-    optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05, fused=True),
     constructor='convnextv2_mm.LayerDecayOptimWrapperConstructor',
 )
 auto_scale_lr = dict(enable=False, base_batch_size=32)

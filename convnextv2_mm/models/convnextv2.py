@@ -16,8 +16,8 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..ops import PatchLayout, depthwise_conv, global_response_norm, patchify
-from ..ops.depthwise_conv import check_backend
+from ..ops import PatchLayout, depthwise_conv, gelu_grn_linear, patchify
+from ..ops.backends import check_backend
 from ..ops.patch_layout import patch_grid
 from ..registry import MODELS
 
@@ -42,16 +42,32 @@ class PatchConv(nn.Conv2d):
         return F.linear(x, self.weight.permute(0, 2, 3, 1).flatten(1), self.bias)
 
 
+class LayerNorm(nn.LayerNorm):
+    """Layer normalisation of the last axis that stays in half precision under autocast.
+
+    Autocast would convert to float32 and back, five times the bytes. The kernel computes in float32
+    in any case.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype not in (torch.bfloat16, torch.float16):
+            return super().forward(x)
+        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)
+
+
 class GRN(nn.Module):
-    """Global response normalisation over C channels (paper, section 3.2)."""
+    """The parameters of global response normalisation (paper, section 3.2).
+
+    A block computes it together with the layers around it, see
+    :func:`~convnextv2_mm.ops.gelu_grn_linear`.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.zeros(channels))
         self.beta = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor, layout: PatchLayout | None = None) -> Tensor:
-        return global_response_norm(x, self.gamma, self.beta, layout)
 
 
 class ConvNeXtV2Block(nn.Module):
@@ -62,7 +78,7 @@ class ConvNeXtV2Block(nn.Module):
         drop_path_rate: Probability of dropping the branch of a sample.
         use_grn: With GRN it is the block of V2, without it that of V1.
         layer_scale_init_value: Initial scale of the branch, learned per channel; 0 for none.
-        backend: Of the depthwise convolution, see :func:`~convnextv2_mm.ops.depthwise_conv`.
+        backend: Of its operators, see :func:`~convnextv2_mm.ops.depthwise_conv`.
     """
 
     def __init__(
@@ -76,7 +92,7 @@ class ConvNeXtV2Block(nn.Module):
         super().__init__()
         self.backend = backend
         self.depthwise_conv = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
-        self.norm = nn.LayerNorm(channels, eps=1e-6)
+        self.norm = LayerNorm(channels, eps=1e-6)
         self.pointwise_conv1 = nn.Linear(channels, 4 * channels)
         self.grn = GRN(4 * channels) if use_grn else None
         self.pointwise_conv2 = nn.Linear(4 * channels, channels)
@@ -92,10 +108,14 @@ class ConvNeXtV2Block(nn.Module):
         conv = self.depthwise_conv
         x = depthwise_conv(x, conv.weight, conv.bias, layout, self.backend)
         x = self.norm(x)
-        x = F.gelu(self.pointwise_conv1(x))  # [..., 4C]
-        if self.grn is not None:
-            x = self.grn(x, layout)
-        x = self.pointwise_conv2(x)
+        x = self.pointwise_conv1(x)  # [..., 4C]
+        grn, linear = self.grn, self.pointwise_conv2
+        if grn is None:
+            x = linear(F.gelu(x))
+        else:
+            x = gelu_grn_linear(
+                x, grn.gamma, grn.beta, linear.weight, linear.bias, layout, self.backend
+            )
         if self.gamma is not None:
             x = x * self.gamma
         return shortcut + self.drop_path(x)
@@ -128,7 +148,8 @@ class ConvNeXtV2(BaseModule):
         use_grn: GRN in each block (V2).
         layer_scale_init_value: Initial LayerScale; 0 for none (V2).
         with_cp: Recompute each block in the backward pass instead of storing its activations.
-        backend: Of the depthwise convolutions: ``auto``, ``torch`` or ``triton``.
+        backend: Of the operators: ``auto``, ``torch``, ``triton`` or ``spconv``, see
+            :func:`~convnextv2_mm.ops.depthwise_conv`.
         init_cfg: MMEngine initialisation, such as ``dict(type='Pretrained', checkpoint=...,
             prefix='backbone.')``.
 
@@ -186,11 +207,11 @@ class ConvNeXtV2(BaseModule):
             if i == 0:
                 downsample = [
                     PatchConv(in_channels, channels, 4),
-                    nn.LayerNorm(channels, eps=1e-6),
+                    LayerNorm(channels, eps=1e-6),
                 ]
             else:
                 before = self.channels[i - 1]
-                downsample = [nn.LayerNorm(before, eps=1e-6), PatchConv(before, channels, 2)]
+                downsample = [LayerNorm(before, eps=1e-6), PatchConv(before, channels, 2)]
             blocks = [
                 ConvNeXtV2Block(
                     channels, next(drop_path_rates), use_grn, layer_scale_init_value, backend
@@ -200,7 +221,7 @@ class ConvNeXtV2(BaseModule):
             self.downsample_layers.append(nn.Sequential(*downsample))
             self.stages.append(nn.Sequential(*blocks))
             if i in self.out_indices:
-                self.add_module(f'norm{i}', nn.LayerNorm(channels, eps=1e-6))
+                self.add_module(f'norm{i}', LayerNorm(channels, eps=1e-6))
 
         init_weights_(self)
         self.train(self.training)

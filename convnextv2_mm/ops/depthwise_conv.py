@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .backends import autocast_dtype, check_backend, is_for_triton
 from .patch_layout import PatchLayout
-
-BACKENDS = ('auto', 'torch', 'triton')
 
 
 def depthwise_conv(
@@ -29,44 +27,43 @@ def depthwise_conv(
         bias: ``(C,)`` or None.
         layout: The visible patches. With dense ``x`` masked sites are zeroed before and after.
         backend: ``torch`` is PyTorch's own convolution, for packed features on a canvas of zeros.
-            ``triton`` reads neighbours through a table of patches; 7×7 only, on CUDA or under
-            Triton's interpreter. ``auto`` is ``torch`` until the other has been measured on a GPU.
+            ``triton`` reads neighbours through a table; 7×7 only, on CUDA or under Triton's
+            interpreter. ``spconv`` adds up the pairs of sites that spconv finds, and is ``torch``
+            for dense features. ``auto`` is ``triton`` where it applies, else ``torch``.
 
     Returns:
         Same shape as ``x``.
 
     Raises:
-        ValueError: If the backend is unknown.
+        ValueError: If the backend is unknown, or is ``triton`` and the kernel is not 7×7.
     """
     check_backend(backend)
-    conv = _triton if backend == 'triton' else _dense
-    if layout is None:
-        return conv(x, weight, bias)
-    if x.ndim == 4:
+    x = x.to(autocast_dtype(x))
+    if backend == 'auto':
+        is_7x7 = weight.shape[-2:] == (7, 7)
+        backend = 'triton' if is_7x7 and is_for_triton(x) else 'torch'
+    elif backend == 'triton' and weight.shape[-2:] != (7, 7):
+        raise ValueError(
+            f"backend 'triton' does not take a kernel of {weight.shape[-2]}x{weight.shape[-1]}: "
+            f'it must be 7x7'
+        )
+    if layout is not None and x.ndim == 4:
         visible = layout.visible_map(x.shape[1] // layout.grid[0])
-        return conv(x * visible, weight, bias) * visible
+        return depthwise_conv(x * visible, weight, bias, None, backend) * visible
     if backend == 'triton':
-        return _triton(x, weight, bias, layout)
-    return layout.pack(_dense(layout.unpack(x), weight, bias))
+        from .triton_depthwise_conv import triton_depthwise_conv  # not on every platform
+
+        return triton_depthwise_conv(x, weight, bias, layout)
+    if layout is None:
+        return _torch_conv(x, weight, bias)
+    if backend == 'spconv':
+        from .spconv_depthwise_conv import spconv_depthwise_conv  # an extra
+
+        return spconv_depthwise_conv(x, weight, bias, layout)
+    return layout.pack(_torch_conv(layout.unpack(x), weight, bias))
 
 
-def check_backend(backend: str) -> None:
-    """Raise ValueError if there is no such backend."""
-    if backend not in BACKENDS:
-        raise ValueError(f'backend {backend!r} is unknown: choose one of {", ".join(BACKENDS)}')
-
-
-def _dense(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _torch_conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     x = x.permute(0, 3, 1, 2)  # [N, C, H, W], channels-last in memory
     x = F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2, groups=weight.shape[0])
     return x.permute(0, 2, 3, 1)
-
-
-def _triton(
-    x: Tensor, weight: Tensor, bias: Tensor | None, layout: PatchLayout | None = None
-) -> Tensor:
-    from .triton_depthwise_conv import TritonDepthwiseConv  # Triton is not on every platform
-
-    if torch.is_autocast_enabled(x.device.type):
-        x = x.to(torch.get_autocast_dtype(x.device.type))
-    return TritonDepthwiseConv.apply(x, weight, bias, layout)

@@ -52,7 +52,9 @@ class _GlobalResponseNorm(torch.autograd.Function):
         norm = torch.linalg.vector_norm(seen, dim=sites, keepdim=True, dtype=dtype)
         mean = norm.mean(-1, keepdim=True) + eps
         ctx.save_for_backward(x, gamma, norm, mean, visible)
-        return (x * (gamma * norm / mean + 1) + beta).to(x.dtype)
+        y = x * (gamma * norm / mean + 1) + beta
+        # torch.compile loses the gradient of an output that `to` returns as it is (torch 2.11).
+        return y if y.dtype == x.dtype else y.to(x.dtype)
 
     @staticmethod
     @once_differentiable

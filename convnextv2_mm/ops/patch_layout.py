@@ -9,9 +9,10 @@ number K of them, so the features of the visible patches are one dense tensor:
 
 from __future__ import annotations
 
-from functools import cached_property
+import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -75,7 +76,9 @@ class PatchLayout:
     def __init__(self, visible: Tensor, grid: tuple[int, int]) -> None:
         self.visible = visible
         self.grid = grid
+        # Every block of a stage asks for the same: the first has it computed.
         self._sites: dict[int, Tensor] = {}
+        self._neighbours: dict[tuple[int, int, int], Tensor] = {}
 
     @classmethod
     def from_mask(cls, mask: Tensor, batch_size: int, grid: tuple[int, int]) -> PatchLayout:
@@ -147,14 +150,6 @@ class PatchLayout:
         ones = torch.ones(len(self.visible), self.num_patches, device=self.visible.device)
         return ones.scatter(1, self.visible, 0)
 
-    @cached_property
-    def slots(self) -> Tensor:
-        """``(N, L)`` int32: which of the K visible patches each patch is, -1 where masked."""
-        n, k = self.visible.shape
-        slots = torch.full((n, self.num_patches), -1, dtype=torch.int32, device=self.visible.device)
-        order = torch.arange(k, dtype=torch.int32, device=self.visible.device)
-        return slots.scatter(1, self.visible, order.expand(n, k))
-
     def visible_map(self, side: int) -> Tensor:
         """``(N, Gh·side, Gw·side, 1)`` bool, true at the visible sites of a dense map."""
         visible = (self.mask == 0).view(-1, *self.grid, 1)
@@ -163,22 +158,53 @@ class PatchLayout:
     def sites(self, side: int) -> Tensor:
         """``(N·K·side·side,)`` int64: where packed sites lie among the N·H·W of a dense map."""
         if side not in self._sites:
-            device = self.visible.device
-            width = self.grid[1] * side
-            offset = torch.arange(side, device=device)
-            row = (self.visible // self.grid[1] * side)[..., None] + offset  # [N, K, side]
-            column = (self.visible % self.grid[1] * side)[..., None] + offset  # [N, K, side]
-            image = torch.arange(len(self.visible), device=device).view(-1, 1, 1, 1)
-            image_start = image * (self.num_patches * side * side)
-            index = image_start + row[..., :, None] * width + column[..., None, :]
-            self._sites[side] = index.flatten()
+            self._sites[side] = self._find_sites(side)
         return self._sites[side]
+
+    def neighbours(self, side: int, tile: int, reach: int) -> Tensor:
+        """For each tile of visible patches, where the tiles around it begin.
+
+        Args:
+            side: Sites a side of a patch.
+            tile: Sites a side of a tile, a divisor of ``side``: a patch is (side/tile)² tiles.
+            reach: Sites that must be covered to each side of a tile.
+
+        Returns:
+            ``(N·K·(side/tile)², (2R + 1)²)`` int32 with ``R = ceil(reach / tile)``: the number of
+            the first of its sites among the N·K·side·side packed ones, -1 where masked or outside.
+        """
+        key = (side, tile, reach)
+        if key not in self._neighbours:
+            self._neighbours[key] = self._find_neighbours(side, tile, -(-reach // tile))
+        return self._neighbours[key]
+
+    def _find_sites(self, side: int) -> Tensor:
+        device = self.visible.device
+        width = self.grid[1] * side
+        offset = torch.arange(side, device=device)
+        row = (self.visible // self.grid[1] * side)[..., None] + offset  # [N, K, side]
+        column = (self.visible % self.grid[1] * side)[..., None] + offset  # [N, K, side]
+        image = torch.arange(len(self.visible), device=device).view(-1, 1, 1, 1)
+        image_start = image * (self.num_patches * side * side)
+        index = image_start + row[..., :, None] * width + column[..., None, :]
+        return index.flatten()
+
+    def _find_neighbours(self, side: int, tile: int, radius: int) -> Tensor:
+        n, k = self.visible.shape
+        per_side = side // tile
+        tile_start = torch.arange(n * k * side * side, device=self.visible.device)
+        tile_start = tile_start.view(n, k, side, side, 1)[:, :, ::tile, ::tile]
+        starts = self.unpack(tile_start + 1)[..., 0] - 1
+        starts = F.pad(starts, [radius] * 4, value=-1)  # [N, Gh·per_side + 2R, Gw·per_side + 2R]
+        window = 2 * radius + 1
+        around = starts.unfold(1, window, 1).unfold(2, window, 1).flatten(-2)
+        return self.pack(around).view(n * k * per_side**2, window**2).int()
 
     def unpack(self, x: Tensor) -> Tensor:
         """Packed ``(N, K, s, s, C)`` to dense ``(N, Gh·s, Gw·s, C)``, zero where masked."""
         n, _, s, _, c = x.shape
         h, w = self.grid[0] * s, self.grid[1] * s
-        return _Scatter.apply(x.reshape(-1, c), self.sites(s), n * h * w).view(n, h, w, c)
+        return _Scatter.apply(x.reshape(-1, c), self.sites(s), (n, h, w, c))
 
     def pack(self, x: Tensor) -> Tensor:
         """Dense ``(N, Gh·s, Gw·s, C)`` to packed ``(N, K, s, s, C)``."""
@@ -209,15 +235,17 @@ class _Gather(torch.autograd.Function):
 
 
 class _Scatter(torch.autograd.Function):
-    """Rows put into a matrix of zeros."""
+    """Rows put among zeros, in a tensor of the given shape."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, rows: Tensor, length: int) -> Tensor:
+    def forward(ctx, x: Tensor, rows: Tensor, shape: tuple[int, ...]) -> Tensor:
         ctx.save_for_backward(rows)
-        return x.new_zeros(length, x.shape[1]).index_copy_(0, rows, x)
+        y = x.new_zeros(math.prod(shape[:-1]), shape[-1])
+        y.index_copy_(0, rows, x)
+        return y.view(shape)  # torch.compile (2.11) loses the gradient of ``y`` itself
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
         (rows,) = ctx.saved_tensors
-        return grad.index_select(0, rows), None, None
+        return grad.reshape(-1, grad.shape[-1]).index_select(0, rows), None, None

@@ -1,9 +1,13 @@
 """Depthwise 7×7 convolution in Triton: forward, input gradient, weight and bias gradient.
 
-One addressing serves both forms of features. A site has coordinates on the grid of its image; where
-its C values lie is a product in a dense map, and one look-up of the patch in a packed one. A
-program owns a tile of sites and a block of channels. It reads each input value once for a column of
-output sites and keeps the sums in float32, so a tile of 8 rows costs 12 reads for 49 products.
+A program owns a tile of T×T sites and a block of channels, one thread to a few channels. It reads
+the window of (T + 6)² sites around its tile row by row, each site once, and adds it to every output
+that it belongs to: 49 products a value make the work bound by instructions, so what counts is how
+many products a value serves once it was read and converted to float32 (31 for T = 4). All that
+concerns sites is the same for the whole program; no thread needs another's values.
+
+Packed features and dense maps differ only in where a tile's neighbours begin: a table says so for
+the former, arithmetic for the latter.
 
 The gradient of the input is the same convolution with the taps turned round. The gradient of the
 weight is summed in two stages, over the tiles of a program and then over programs, in a fixed
@@ -16,240 +20,256 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .patch_layout import PatchLayout
 
-TAPS = 49  # 7×7, the only size that ConvNeXt uses
-PARTIAL_SUMS = 512  # programs over the sites in the weight gradient, at the most
+MAX_TILE = 4  # sums of 4×4 sites, for 4 channels a thread, are half of a thread's registers
+PROGRAMS = 2048  # over the tiles, in the weight gradient: 15 for each multiprocessor of an H200
 
 
 @triton.jit
-def _tile_origin(pid, visible, K, H, W, S: tl.constexpr, TH: tl.constexpr, TW: tl.constexpr):
-    """Image, first row and first column of the tile of a program. S is 0 for dense maps."""
-    if S == 0:
-        columns = tl.cdiv(W, TW)
-        tiles = tl.cdiv(H, TH) * columns
-        image = pid // tiles
-        row = pid % tiles // columns * TH
-        column = pid % columns * TW
+def _neighbours(
+    table, tile, H, W, T: tl.constexpr, R: tl.constexpr,
+    IS_DENSE: tl.constexpr, IS_EVEN: tl.constexpr,
+):  # fmt: skip
+    """The tiles around one, row by row, itself in the middle: where each begins, and its size.
+
+    Returns three tuples: number of the first site, rows, columns. A tile that does not exist has no
+    rows or no columns.
+    """
+    side: tl.constexpr = 2 * R + 1
+    first, rows, columns = (), (), ()
+    if IS_DENSE:
+        across = tl.cdiv(W, T)
+        image = tile // (tl.cdiv(H, T) * across)
+        top = tile // across % tl.cdiv(H, T) * T
+        left = tile % across * T
+        for n in tl.static_range(side * side):
+            row = top + (n // side - R) * T
+            column = left + (n % side - R) * T
+            first = first + ((image * H + row) * W + column,)
+            if IS_EVEN:  # no tile is cut: one test for all of its sites
+                inside = (row >= 0) & (row < H) & (column >= 0) & (column < W)
+                rows = rows + (tl.where(inside, T, 0),)
+                columns = columns + (T,)
+            else:
+                rows = rows + (tl.where(row >= 0, H - row, 0),)
+                columns = columns + (tl.where(column >= 0, W - column, 0),)
     else:
-        tiles: tl.constexpr = (S // TH) * (S // TW)
-        image = pid // tiles // K
-        patch = tl.load(visible + pid // tiles)
-        row = patch // (W // S) * S + pid % tiles // (S // TW) * TH
-        column = patch % (W // S) * S + pid % (S // TW) * TW
-    return image, row, column
+        for n in tl.static_range(side * side):
+            site = tl.load(table + tile * (side * side) + n)
+            first = first + (site,)
+            rows = rows + (tl.where(site >= 0, T, 0),)
+            columns = columns + (T,)
+    return first, rows, columns
 
 
 @triton.jit
-def _site(image, row, column, slots, K, H, W, S: tl.constexpr):
-    """Number of a site in memory, and whether there is one. ``column`` may be a vector."""
-    inside = (row >= 0) & (row < H) & (column >= 0) & (column < W)
-    if S == 0:
-        return (image * H + row) * W + column, inside
-    patch = (image * (H // S) + row // S) * (W // S) + column // S
-    slot = tl.load(slots + patch, mask=inside, other=-1)
-    site = ((image * K + slot) * S + row % S) * S + column % S
-    return site, inside & (slot >= 0)
+def _window_row(
+    x, neighbours, r: tl.constexpr, begin: tl.constexpr, end: tl.constexpr, stride, channel,
+    C: tl.constexpr, T: tl.constexpr, R: tl.constexpr,
+):  # fmt: skip
+    """Sites ``begin`` to ``end`` of row ``r``, counted from the first site of the program's tile.
+
+    Returns a tuple of ``(BC,)`` float32, zero where there is no site.
+    """
+    first, rows, columns = neighbours
+    side: tl.constexpr = 2 * R + 1
+    down: tl.constexpr = (r + R * T) // T * side
+    a: tl.constexpr = (r + R * T) % T
+    values = ()
+    for c in tl.static_range(begin, end):
+        address = x + first[down + (c + R * T) // T].to(tl.int64) * C + channel
+        there = a < rows[down + (c + R * T) // T]
+        there &= (c + R * T) % T < columns[down + (c + R * T) // T]
+        value = tl.load(
+            address + (a * stride + (c + R * T) % T) * C, mask=there & (channel < C), other=0
+        )
+        values = values + (value.to(tl.float32),)
+    return values
 
 
 @triton.jit
-def _load(x, site, there, channel, C):
-    """``[TW, BC]`` values in float32, zero where there is no site."""
-    address = x + site.to(tl.int64)[:, None] * C + channel[None, :]
-    return tl.load(address, mask=there[:, None] & (channel < C)[None, :], other=0).to(tl.float32)
+def _add_products(sums, values, taps, o: tl.constexpr, T: tl.constexpr):
+    """Add a row of the window to the outputs of row o of the tile."""
+    out = ()
+    for site in tl.static_range(T * T):
+        total = sums[site]
+        if site // T == o:
+            for j in tl.static_range(7):
+                total += values[site % T + j] * taps[j]
+        out = out + (total,)
+    return out
 
 
-@triton.jit
-def _tap(weight, i, j, channel, C, FLIP: tl.constexpr):
-    """The ``[1, BC]`` weights of tap (i, j)."""
-    tap = 48 - (i * 7 + j) if FLIP else i * 7 + j
-    return tl.load(weight + tap * C + channel, mask=channel < C, other=0).to(tl.float32)[None, :]
-
-
-@triton.jit
+@triton.jit(do_not_specialize=['H', 'W'])
 def _conv_kernel(
-    x, weight, bias, y, slots, visible, K, H, W, C,
-    S: tl.constexpr, TH: tl.constexpr, TW: tl.constexpr, BC: tl.constexpr,
+    x, weight, bias, y, table, H, W, C: tl.constexpr,
+    T: tl.constexpr, R: tl.constexpr, STRIDE: tl.constexpr, BC: tl.constexpr,
+    IS_DENSE: tl.constexpr, IS_EVEN: tl.constexpr,
     FLIP: tl.constexpr, HAS_BIAS: tl.constexpr,
 ):  # fmt: skip
-    image, row, column = _tile_origin(tl.program_id(0), visible, K, H, W, S, TH, TW)
     channel = tl.program_id(1) * BC + tl.arange(0, BC)
-    columns = column + tl.arange(0, TW)
+    stride = W if IS_DENSE else STRIDE
+    neighbours = _neighbours(table, tl.program_id(0), H, W, T, R, IS_DENSE, IS_EVEN)
 
-    start = tl.zeros([TW, BC], tl.float32)
+    start = tl.zeros([BC], tl.float32)
     if HAS_BIAS:
-        start += tl.load(bias + channel, mask=channel < C, other=0).to(tl.float32)[None, :]
-    # One sum for each row of the tile: Triton has no arrays of tensors.
-    a0, a1, a2, a3, a4, a5, a6, a7 = start, start, start, start, start, start, start, start
-    for r in tl.static_range(TH + 6):
-        for j in tl.static_range(7):
-            site, there = _site(image, row + r - 3, columns + j - 3, slots, K, H, W, S)
-            value = _load(x, site, there, channel, C)
-            if r < 7:
-                a0 += value * _tap(weight, r, j, channel, C, FLIP)
-            if TH > 1 and r >= 1 and r < 8:
-                a1 += value * _tap(weight, r - 1, j, channel, C, FLIP)
-            if TH > 2 and r >= 2 and r < 9:
-                a2 += value * _tap(weight, r - 2, j, channel, C, FLIP)
-            if TH > 3 and r >= 3 and r < 10:
-                a3 += value * _tap(weight, r - 3, j, channel, C, FLIP)
-            if TH > 4 and r >= 4 and r < 11:
-                a4 += value * _tap(weight, r - 4, j, channel, C, FLIP)
-            if TH > 5 and r >= 5 and r < 12:
-                a5 += value * _tap(weight, r - 5, j, channel, C, FLIP)
-            if TH > 6 and r >= 6 and r < 13:
-                a6 += value * _tap(weight, r - 6, j, channel, C, FLIP)
-            if TH > 7 and r >= 7:
-                a7 += value * _tap(weight, r - 7, j, channel, C, FLIP)
+        start += tl.load(bias + channel, mask=channel < C, other=0).to(tl.float32)
+    sums = (start,) * (T * T)
+    for r in tl.static_range(-3, T + 3):
+        values = _window_row(x, neighbours, r, -3, T + 3, stride, channel, C, T, R)
+        for o in tl.static_range(T):
+            if r - o >= -3 and r - o <= 3:
+                taps = ()
+                for j in tl.static_range(7):
+                    tap = (r - o + 3) * 7 + j
+                    tap = 48 - tap if FLIP else tap
+                    value = tl.load(weight + tap * C + channel, mask=channel < C, other=0)
+                    taps = taps + (value.to(tl.float32),)
+                sums = _add_products(sums, values, taps, o, T)
 
-    _store(y, a0, image, row, 0, columns, channel, slots, K, H, W, C, S, TH)
-    _store(y, a1, image, row, 1, columns, channel, slots, K, H, W, C, S, TH)
-    _store(y, a2, image, row, 2, columns, channel, slots, K, H, W, C, S, TH)
-    _store(y, a3, image, row, 3, columns, channel, slots, K, H, W, C, S, TH)
-    _store(y, a4, image, row, 4, columns, channel, slots, K, H, W, C, S, TH)
-    _store(y, a5, image, row, 5, columns, channel, slots, K, H, W, C, S, TH)
-    _store(y, a6, image, row, 6, columns, channel, slots, K, H, W, C, S, TH)
-    _store(y, a7, image, row, 7, columns, channel, slots, K, H, W, C, S, TH)
+    first, rows, columns = neighbours
+    middle: tl.constexpr = (2 * R + 1) ** 2 // 2
+    for site in tl.static_range(T * T):
+        there = (site // T < rows[middle]) & (site % T < columns[middle]) & (channel < C)
+        address = y + first[middle].to(tl.int64) * C + channel
+        tl.store(address + (site // T * stride + site % T) * C, sums[site], mask=there)
 
 
 @triton.jit
-def _store(
-    y, value, image, row, o: tl.constexpr, columns, channel, slots, K, H, W, C,
-    S: tl.constexpr, TH: tl.constexpr,
-):  # fmt: skip
-    if o < TH:
-        site, there = _site(image, row + o, columns, slots, K, H, W, S)
-        address = y + site.to(tl.int64)[:, None] * C + channel[None, :]
-        tl.store(address, value, mask=there[:, None] & (channel < C)[None, :])
+def _add_weight_products(sums, values, grads, i: tl.constexpr, T: tl.constexpr):
+    """Add the products of a row of the window and a row of gradients to the taps of row i."""
+    out = ()
+    for tap in tl.static_range(49):
+        total = sums[tap]
+        if tap // 7 == i:
+            for c in tl.static_range(T):
+                total += values[c + tap % 7] * grads[c]
+        out = out + (total,)
+    return out
 
 
-@triton.jit
+@triton.jit(do_not_specialize=['tiles', 'H', 'W'])
 def _weight_grad_kernel(
-    x, grad, partial, slots, visible, tiles, K, H, W, C,
-    S: tl.constexpr, TH: tl.constexpr, TW: tl.constexpr, BC: tl.constexpr,
+    x, grad, partial, table, tiles, H, W, C: tl.constexpr,
+    T: tl.constexpr, R: tl.constexpr, STRIDE: tl.constexpr, BC: tl.constexpr,
+    IS_DENSE: tl.constexpr, IS_EVEN: tl.constexpr,
 ):  # fmt: skip
-    """Row ``i`` of the weight gradient, and the bias gradient, over every n-th tile.
-
-    ``partial`` is ``(programs, 50, C)`` float32: 49 taps and the bias.
-    """
-    first, programs, i = tl.program_id(0), tl.num_programs(0), tl.program_id(2)
+    """Sums over every n-th tile; ``partial`` is ``(programs, 50, C)``: 49 taps and the bias."""
     channel = tl.program_id(1) * BC + tl.arange(0, BC)
-    zero = tl.zeros([TW, BC], tl.float32)
-    t0, t1, t2, t3, t4, t5, t6, total = zero, zero, zero, zero, zero, zero, zero, zero
-    for tile in range(first, tiles, programs):
-        image, row, column = _tile_origin(tile, visible, K, H, W, S, TH, TW)
-        columns = column + tl.arange(0, TW)
-        for r in tl.static_range(TH):
-            site, there = _site(image, row + r, columns, slots, K, H, W, S)
-            g = _load(grad, site, there, channel, C)
-            total += g
-            for j in tl.static_range(7):
-                site, there = _site(image, row + r + i - 3, columns + j - 3, slots, K, H, W, S)
-                product = g * _load(x, site, there, channel, C)
-                if j == 0:
-                    t0 += product
-                elif j == 1:
-                    t1 += product
-                elif j == 2:
-                    t2 += product
-                elif j == 3:
-                    t3 += product
-                elif j == 4:
-                    t4 += product
-                elif j == 5:
-                    t5 += product
-                else:
-                    t6 += product
-    out = partial + (first * 50 + i * 7) * C + channel
-    tl.store(out, tl.sum(t0, 0), mask=channel < C)
-    tl.store(out + C, tl.sum(t1, 0), mask=channel < C)
-    tl.store(out + 2 * C, tl.sum(t2, 0), mask=channel < C)
-    tl.store(out + 3 * C, tl.sum(t3, 0), mask=channel < C)
-    tl.store(out + 4 * C, tl.sum(t4, 0), mask=channel < C)
-    tl.store(out + 5 * C, tl.sum(t5, 0), mask=channel < C)
-    tl.store(out + 6 * C, tl.sum(t6, 0), mask=channel < C)
-    if i == 6:
-        tl.store(out + 7 * C, tl.sum(total, 0), mask=channel < C)
+    stride = W if IS_DENSE else STRIDE
+    zero = tl.zeros([BC], tl.float32)
+    sums = (zero,) * 49
+    total = zero
+    for tile in range(tl.program_id(0), tiles, tl.num_programs(0)):
+        neighbours = _neighbours(table, tile, H, W, T, R, IS_DENSE, IS_EVEN)
+        grads = ()
+        for o in tl.static_range(T):
+            row = _window_row(grad, neighbours, o, 0, T, stride, channel, C, T, R)
+            for c in tl.static_range(T):
+                total += row[c]
+            grads = grads + (row,)
+        for r in tl.static_range(-3, T + 3):
+            values = _window_row(x, neighbours, r, -3, T + 3, stride, channel, C, T, R)
+            for o in tl.static_range(T):
+                if r - o >= -3 and r - o <= 3:
+                    sums = _add_weight_products(sums, values, grads[o], r - o + 3, T)
+    address = partial + tl.program_id(0) * 50 * C + channel
+    for tap in tl.static_range(49):
+        tl.store(address + tap * C, sums[tap], mask=channel < C)
+    tl.store(address + 49 * C, total, mask=channel < C)
 
 
-class _Geometry:
-    """Launch parameters for dense ``(N, H, W, C)`` or packed ``(N, K, s, s, C)`` features."""
-
-    def __init__(self, x: Tensor, layout: PatchLayout | None) -> None:
-        self.channels = x.shape[-1]
-        if layout is None:
-            batch, self.height, self.width = x.shape[:3]
-            self.side = self.num_visible = 0
-            self.slots = self.visible = x  # not read
-            self.tile = (8, 8) if self.width > 4 else (4, 4)
-            self.tiles = batch * triton.cdiv(self.height, self.tile[0])
-            self.tiles *= triton.cdiv(self.width, self.tile[1])
-        else:
-            batch, self.num_visible, self.side = x.shape[:3]
-            self.height, self.width = layout.grid[0] * self.side, layout.grid[1] * self.side
-            self.slots, self.visible = layout.slots, layout.visible
-            self.tile = (self.side, self.side)
-            self.tiles = batch * self.num_visible
-        # About 512 values in a row of a tile: four warps read 8 bytes a thread.
-        self.block = min(triton.next_power_of_2(self.channels), max(32, 512 // self.tile[1]))
-
-    def constants(self) -> dict[str, int]:
-        return dict(S=self.side, TH=self.tile[0], TW=self.tile[1], BC=self.block)
-
-    def sizes(self) -> tuple[int, int, int, int]:
-        return self.num_visible, self.height, self.width, self.channels
+def triton_depthwise_conv(
+    x: Tensor, weight: Tensor, bias: Tensor | None, layout: PatchLayout | None
+) -> Tensor:
+    """Depthwise 7×7 convolution; arguments as of ``ops.depthwise_conv``, sums in float32."""
+    table = None
+    if layout is not None:
+        table = layout.neighbours(x.shape[2], min(x.shape[2], MAX_TILE), reach=3)
+    return _conv(x.contiguous(), weight, bias, table)
 
 
-def _convolve(x: Tensor, taps: Tensor, bias: Tensor | None, g: _Geometry, flip: bool) -> Tensor:
+# Custom operators, so that torch.compile takes each as it is and does not look inside.
+@torch.library.custom_op('convnextv2_mm::depthwise_conv', mutates_args=())
+def _conv(
+    x: Tensor, weight: Tensor, bias: Tensor | None, table: Tensor | None, flip: bool = False
+) -> Tensor:
     y = torch.empty_like(x)
-    grid = (g.tiles, triton.cdiv(g.channels, g.block))
-    _conv_kernel[grid](
-        x, taps, taps if bias is None else bias, y, g.slots, g.visible, *g.sizes(),
-        **g.constants(), FLIP=flip, HAS_BIAS=bias is not None, num_warps=4,
+    tile, tiles, meta = _launch(x, table)
+    # A thread keeps the 49 taps of its channels and the sums of its tile in registers: 2 channels
+    # are what fits for a large tile.
+    block, warps = _channel_block(x.shape[-1], 2 if tile == MAX_TILE else 4)
+    taps = weight.flatten(1).t().contiguous()  # [49, C]: the channels of a tap lie together
+    _conv_kernel[tiles, triton.cdiv(x.shape[-1], block)](
+        x, taps, taps if bias is None else bias, y, **meta, BC=block, FLIP=flip,
+        HAS_BIAS=bias is not None, num_warps=warps,
     )  # fmt: skip
     return y
 
 
-def _weight_grad(x: Tensor, grad: Tensor, g: _Geometry) -> tuple[Tensor, Tensor]:
-    programs = min(g.tiles, PARTIAL_SUMS)
-    partial = x.new_empty(programs, TAPS + 1, g.channels, dtype=torch.float32)
-    grid = (programs, triton.cdiv(g.channels, g.block), 7)
-    _weight_grad_kernel[grid](
-        x, grad, partial, g.slots, g.visible, g.tiles, *g.sizes(), **g.constants(), num_warps=4
+@torch.library.custom_op('convnextv2_mm::depthwise_conv_weight_grad', mutates_args=())
+def _weight_grad(x: Tensor, grad: Tensor, table: Tensor | None) -> Tensor:
+    """``(50, C)`` float32: the gradient of each tap, and of the bias."""
+    _, tiles, meta = _launch(x, table)
+    block, warps = _channel_block(x.shape[-1], 2)
+    programs = min(tiles, PROGRAMS)
+    partial = x.new_empty(programs, 50, x.shape[-1], dtype=torch.float32)
+    _weight_grad_kernel[programs, triton.cdiv(x.shape[-1], block)](
+        x, grad, partial, tiles=tiles, **meta, BC=block, num_warps=warps
     )
-    total = partial.sum(0)
-    return total[:TAPS].t().reshape(g.channels, 1, 7, 7), total[TAPS]
+    return partial.sum(0)
 
 
-class TritonDepthwiseConv(torch.autograd.Function):
-    """``apply(x, weight, bias, layout)``; arguments as of ``ops.depthwise_conv``."""
-
-    @staticmethod
-    def forward(
-        ctx, x: Tensor, weight: Tensor, bias: Tensor | None, layout: PatchLayout | None
-    ) -> Tensor:
-        x = x.contiguous()
-        ctx.save_for_backward(x, weight, bias)
-        ctx.geometry = _Geometry(x, layout)
-        return _convolve(x, _by_tap(weight), bias, ctx.geometry, flip=False)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias = ctx.saved_tensors
-        grad = grad.contiguous()
-        grad_x = grad_weight = grad_bias = None
-        if ctx.needs_input_grad[0]:
-            grad_x = _convolve(grad, _by_tap(weight), None, ctx.geometry, flip=True)
-        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
-            grad_weight, grad_bias = _weight_grad(x, grad, ctx.geometry)
-            grad_weight = grad_weight.to(weight.dtype)
-            grad_bias = None if bias is None else grad_bias.to(bias.dtype)
-        return grad_x, grad_weight, grad_bias, None
+def _launch(x: Tensor, table: Tensor | None) -> tuple[int, int, dict]:
+    """Side of a tile, number of tiles, and what both kernels need to know of the features."""
+    batch, *sites, channels = x.shape
+    meta = dict(table=table, H=0, W=0, C=channels, STRIDE=0, IS_DENSE=False, IS_EVEN=False)
+    if table is None:
+        tile, (height, width) = MAX_TILE, sites
+        tiles = batch * triton.cdiv(height, tile) * triton.cdiv(width, tile)
+        is_even = height % tile == 0 and width % tile == 0
+        meta.update(table=x, H=height, W=width, IS_DENSE=True, IS_EVEN=is_even)
+    else:
+        tile, tiles = min(sites[-1], MAX_TILE), len(table)
+        meta.update(STRIDE=sites[-1])
+    return tile, tiles, dict(meta, T=tile, R=triton.cdiv(3, tile))
 
 
-def _by_tap(weight: Tensor) -> Tensor:
-    """``(C, 1, 7, 7)`` to ``(49, C)``: the channels of a tap lie together."""
-    return weight.detach().flatten(1).t().contiguous()
+def _channel_block(channels: int, per_thread: int) -> tuple[int, int]:
+    """Channels of a program, and its warps of 32 threads: four at the most."""
+    block = min(triton.next_power_of_2(channels), 4 * 32 * per_thread)
+    return block, max(1, block // (32 * per_thread))
+
+
+@_conv.register_fake
+def _(x, weight, bias, table, flip=False):
+    return torch.empty_like(x)
+
+
+@_weight_grad.register_fake
+def _(x, grad, table):
+    return x.new_empty(50, x.shape[-1], dtype=torch.float32)
+
+
+def _save(ctx, inputs, output) -> None:
+    x, weight, bias, ctx.table, _ = inputs
+    ctx.bias_dtype = None if bias is None else bias.dtype
+    ctx.save_for_backward(x, weight)
+
+
+def _backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+    x, weight = ctx.saved_tensors
+    grad = grad.contiguous()
+    grad_x = grad_weight = grad_bias = None
+    if ctx.needs_input_grad[0]:
+        grad_x = _conv(grad, weight, None, ctx.table, True)
+    if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
+        sums = _weight_grad(x, grad, ctx.table)
+        grad_weight = sums[:49].t().reshape(weight.shape).to(weight.dtype)
+        grad_bias = None if ctx.bias_dtype is None else sums[49].to(ctx.bias_dtype)
+    return grad_x, grad_weight, grad_bias, None, None
+
+
+_conv.register_autograd(_backward, setup_context=_save)

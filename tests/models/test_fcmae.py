@@ -5,6 +5,7 @@ import torch
 from mmengine.optim import OptimWrapper
 from torch import distributed as dist
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from convnextv2_mm.models import FCMAE, FCMAEHead
 from convnextv2_mm.ops import PatchLayout, patchify, unpatchify
@@ -12,10 +13,10 @@ from convnextv2_mm.ops import PatchLayout, patchify, unpatchify
 SMALL = dict(depths=[1, 1, 2, 1], channels=[8, 16, 24, 40])
 
 
-def build(**kwargs) -> FCMAE:
+def build(backend='auto', **kwargs) -> FCMAE:
     torch.manual_seed(0)
     model = FCMAE(
-        backbone=dict(type='convnextv2_mm.SparseConvNeXtV2', arch=SMALL),
+        backbone=dict(type='convnextv2_mm.SparseConvNeXtV2', arch=SMALL, backend=backend),
         neck=dict(type='convnextv2_mm.FCMAEDecoder', in_channels=40, embed_dims=32),
         head=dict(type='convnextv2_mm.FCMAEHead'),
         **kwargs,
@@ -165,3 +166,58 @@ def test_wrong_arguments_are_named():
         build().loss(torch.randn(1, 3, 64, 80))
     with pytest.raises(ValueError, match="mode 'train' is unknown"):
         build()(images, mode='train')
+
+
+def step(model, images):
+    """Loss and gradients of a step under fixed masks."""
+    model.zero_grad()
+    torch.manual_seed(1)
+    loss = model.loss(images)['loss']
+    loss.backward()
+    return loss.detach(), [p.grad.clone() for p in model.parameters()]
+
+
+@pytest.mark.parametrize('backend', ['masked', 'spconv', 'triton'])
+def test_backends_take_the_same_step(backend):
+    if backend == 'spconv':
+        pytest.importorskip('spconv')
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    images = torch.randn(2, 3, 64, 96, device=device)
+    loss, grads = step(build('torch').to(device), images)
+    other_loss, other_grads = step(build(backend).to(device), images)
+    torch.testing.assert_close(other_loss, loss, rtol=1e-5, atol=0)
+    for a, b in zip(other_grads, grads, strict=True):
+        assert (a - b).norm() <= 1e-4 * b.norm()
+
+
+@pytest.mark.parametrize('backend', ['torch', 'triton'])
+def test_step_compiles_whole(backend):
+    images = torch.randn(1, 3, 64, 96)
+    loss, grads = step(build('torch'), images)
+    model = build(backend)
+    model.loss = torch.compile(model.loss, fullgraph=True, backend='aot_eager')
+    compiled_loss, compiled_grads = step(model, images)
+    torch.testing.assert_close(compiled_loss, loss, rtol=1e-5, atol=0)
+    for a, b in zip(compiled_grads, grads, strict=True):
+        assert (a - b).norm() <= 1e-4 * b.norm()
+
+
+class NoHostReads(TorchDispatchMode):
+    """Refuse the operators whose result's value or size Python waits for."""
+
+    waiting = ('_local_scalar_dense', 'nonzero', 'masked_select', 'unique', 'equal.default')
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert not any(name in str(func) for name in self.waiting), f'{func} waits for the device'
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize('backend', ['torch', 'triton'])
+def test_step_does_not_wait_for_the_device(backend):
+    model, images = build(backend), torch.randn(1, 3, 64, 96)
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    with NoHostReads():
+        model.loss(images)['loss'].backward()
+        optimizer.step()
+        with pytest.raises(AssertionError, match='waits for the device'):
+            model.loss(images, mask=torch.tensor([[0, 0, 0, 1, 1, 1]]))  # its values are checked

@@ -1,5 +1,7 @@
 """The depthwise convolution, dense and packed, against a float64 brute force."""
 
+import sys
+
 import pytest
 import torch
 
@@ -23,8 +25,11 @@ def brute_force(x, weight, bias, visible):
 
 # batch, patches, sites a side: the four stages of the encoder
 CASES = [(1, (7, 7), 8), (3, (8, 6), 4), (7, (3, 5), 2), (5, (2, 3), 1)]
-# Triton's interpreter takes seconds for a few patches.
+# On a GPU what the encoder meets: 224×224 and 256×192 pixels, one image and several; Triton's
+# interpreter takes a second for a few patches.
+FULL = [(b, grid, side) for b in (1, 7) for grid in ((7, 7), (8, 6)) for side in (8, 4, 2, 1)]
 FEW = [(1, (1, 3), 8), (2, (2, 2), 4), (1, (3, 2), 2), (1, (3, 4), 1)]
+IS_FULL = torch.cuda.is_available()
 TOLERANCES = [(torch.float32, 1e-4), (torch.bfloat16, 2e-2), (torch.float64, 1e-12)]
 
 
@@ -65,19 +70,29 @@ def test_torch_equals_brute_force(batch, grid, side, channels, dtype, tolerance)
     check(x, layout, side, 'torch', tolerance)
 
 
-@pytest.mark.parametrize(('batch', 'grid', 'side'), FEW)
-@pytest.mark.parametrize(
-    ('channels', 'dtype', 'tolerance'), [(40, *TOLERANCES[0]), (72, *TOLERANCES[1])]
-)
+@pytest.mark.parametrize(('batch', 'grid', 'side'), FULL if IS_FULL else FEW)
+@pytest.mark.parametrize('channels', [40, 80, 160, 352] if IS_FULL else [40, 72])
+@pytest.mark.parametrize(('dtype', 'tolerance'), TOLERANCES[:2])
 def test_triton_equals_brute_force(batch, grid, side, channels, dtype, tolerance):
     torch.manual_seed(0)
-    layout = PatchLayout.random(batch, grid, 0.4, DEVICE)
+    layout = PatchLayout.random(batch, grid, 0.6 if IS_FULL else 0.4, DEVICE)
     x = torch.randn(batch, grid[0] * side, grid[1] * side, channels).to(DEVICE, dtype)
     check(x, layout, side, 'triton', tolerance)
 
 
-@pytest.mark.parametrize('size', [(1, 1), (5, 9)])
-@pytest.mark.parametrize('backend', ['torch', 'triton'])
+@pytest.mark.parametrize(('batch', 'grid', 'side'), FULL if IS_FULL else CASES)
+@pytest.mark.parametrize('channels', [40, 352])
+@pytest.mark.parametrize(('dtype', 'tolerance'), TOLERANCES[:2])
+def test_spconv_equals_brute_force(batch, grid, side, channels, dtype, tolerance):
+    pytest.importorskip('spconv')
+    torch.manual_seed(0)
+    layout = PatchLayout.random(batch, grid, 0.6, DEVICE)
+    x = torch.randn(batch, grid[0] * side, grid[1] * side, channels).to(DEVICE, dtype)
+    check(x, layout, side, 'spconv', tolerance)
+
+
+@pytest.mark.parametrize('size', [(1, 1), (5, 9), (8, 4)])
+@pytest.mark.parametrize('backend', ['torch', 'triton', 'spconv'])
 def test_dense_image_of_any_size(size, backend):
     torch.manual_seed(0)
     check(torch.randn(2, *size, 6).to(DEVICE), None, 0, backend, 1e-4)
@@ -101,17 +116,22 @@ def test_weight_gradient_is_deterministic():
     assert torch.equal(*grads)
 
 
+def test_only_7x7_in_triton():
+    with pytest.raises(ValueError, match="backend 'triton' does not take a kernel of 3x3"):
+        depthwise_conv(torch.randn(1, 4, 4, 2), torch.randn(2, 1, 3, 3), None, backend='triton')
+    x, weight = torch.randn(1, 4, 4, 2), torch.randn(2, 1, 3, 3)
+    assert depthwise_conv(x, weight, None).shape == x.shape
+
+
+def test_spconv_missing_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'spconv.core', None)
+    layout = PatchLayout.random(1, (2, 2), 0.5)
+    with pytest.raises(ImportError, match="backend 'spconv' needs spconv: pip install"):
+        depthwise_conv(
+            torch.randn(1, 2, 2, 2, 4), torch.randn(4, 1, 7, 7), None, layout, backend='spconv'
+        )
+
+
 def test_unknown_backend_is_named():
     with pytest.raises(ValueError, match="backend 'cudnn' is unknown: choose one of auto, torch"):
         depthwise_conv(torch.randn(1, 4, 4, 2), torch.randn(2, 1, 7, 7), None, backend='cudnn')
-
-
-def test_pack_and_unpack_are_inverse():
-    layout = PatchLayout.random(3, (4, 5), 0.5)
-    x = torch.randn(3, 8, 10, 6)
-    packed = layout.pack(x)
-    assert packed.shape == (3, 10, 2, 2, 6)
-    assert torch.equal(layout.unpack(packed), x * layout.visible_map(2))
-    # the first site of the second visible patch of the third image
-    row, column = divmod(layout.visible[2, 1].item(), 5)
-    assert torch.equal(packed[2, 1, 0, 1], x[2, 2 * row, 2 * column + 1])
