@@ -15,6 +15,12 @@ DATASETS = Registry(
     scope='convnextv2_mm',
     locations=['convnextv2_mm.datasets'],
 )
+TRANSFORMS = Registry(
+    'transform',
+    parent=registry.TRANSFORMS,
+    scope='convnextv2_mm',
+    locations=['convnextv2_mm.datasets'],
+)
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     'optimizer wrapper constructor',
     parent=registry.OPTIM_WRAPPER_CONSTRUCTORS,

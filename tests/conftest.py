@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -7,11 +8,40 @@ if not torch.cuda.is_available():
     os.environ['TRITON_INTERPRET'] = '1'  # read when the kernels are defined
 
 from mmengine.registry import DefaultScope  # noqa: E402
+from PIL import Image  # noqa: E402
 
 import convnextv2_mm  # noqa: E402, F401  # before a test imports mmdet or mmseg: compat/mmcv_ops.py
+from convnextv2_mm.datasets.shapes import draw  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
 def no_default_scope():
     """Forget the scope that a test before has set, as a new process would."""
     DefaultScope._instance_dict.clear()
+
+
+@pytest.fixture(scope='session')
+def image_files(tmp_path_factory) -> dict[str, Path]:
+    """One square drawing as the kinds of files that ImageNet has, and some that it has not."""
+    folder = tmp_path_factory.mktemp('images')
+    image = Image.fromarray(draw(0, 'train', 0, 320).image)
+    upside_down, rotated = image.getexif(), image.getexif()
+    upside_down[0x0112], rotated[0x0112] = 3, 6
+    jpeg = dict(format='JPEG', quality=95)
+    kinds = {
+        'plain.JPEG': (image, jpeg),
+        'progressive.JPEG': (image, jpeg | dict(progressive=True)),
+        'full-colour.jpg': (image, jpeg | dict(subsampling=0)),
+        'grey.jpg': (image.convert('L'), jpeg),
+        'cmyk.jpg': (image.convert('CMYK'), jpeg),
+        'upside-down.jpg': (image, jpeg | dict(exif=upside_down)),
+        'rotated.jpg': (image, jpeg | dict(exif=rotated)),
+        'png-in-truth.JPEG': (image, dict(format='PNG')),
+        'palette.png': (image.convert('P', palette=Image.Palette.ADAPTIVE), {}),
+        'transparent.png': (image.convert('RGBA'), {}),
+        'lossy.webp': (image, {}),
+    }
+    for name, (picture, options) in kinds.items():
+        picture.save(folder / name, **options)
+    (folder / 'padded.jpg').write_bytes((folder / 'plain.JPEG').read_bytes() + bytes(8))
+    return {path.name: path for path in sorted(folder.iterdir())}

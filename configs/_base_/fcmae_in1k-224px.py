@@ -14,8 +14,24 @@ model = dict(
     mask_ratio=0.6,
 )
 
-# MMEngine would pass the scope of the inherited config on to the collate function.
-train_dataloader = dict(collate_fn=dict(_delete_=True, type='default_collate'))
+# MMPreTrain's MAE pipeline, with our resize. Images stay uint8: the GPU normalises them.
+train_dataloader = dict(
+    # MMEngine would pass the scope of the inherited config on to the collate function.
+    collate_fn=dict(_delete_=True, type='default_collate'),
+    dataset=dict(
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(
+                type='convnextv2_mm.RandomResizedCrop',
+                scale=224,
+                crop_ratio_range=(0.2, 1.0),
+                interpolation='bicubic',
+            ),
+            dict(type='RandomFlip', prob=0.5),
+            dict(type='PackInputs'),
+        ],
+    ),
+)
 
 # tools/test.py gives the reconstruction loss on the validation images.
 test_dataloader = dict(

@@ -1,6 +1,14 @@
-"""The backbone, its sparse encoder, and FCMAE around them."""
+"""The backbone, its sparse encoder, FCMAE around them, and its data preprocessor."""
 
 from .convnextv2 import ConvNeXtV2, SparseConvNeXtV2
 from .fcmae import FCMAE, FCMAEDecoder, FCMAEHead
+from .jpeg_preprocessor import JPEGDataPreprocessor
 
-__all__ = ['FCMAE', 'ConvNeXtV2', 'FCMAEDecoder', 'FCMAEHead', 'SparseConvNeXtV2']
+__all__ = [
+    'FCMAE',
+    'ConvNeXtV2',
+    'FCMAEDecoder',
+    'FCMAEHead',
+    'JPEGDataPreprocessor',
+    'SparseConvNeXtV2',
+]

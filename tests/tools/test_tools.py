@@ -266,6 +266,11 @@ def lay_out_real_data(root: Path) -> None:
 
 REAL = {
     'pretrain/fcmae_convnextv2-a_8xb512-800e_in1k-224px.py': ['train_cfg.max_epochs=1'],
+    'pretrain/fcmae_convnextv2-b_8xb64-accum8-800e-gpu-decode_in1k-224px.py': [
+        'train_cfg.max_epochs=1',
+        'model.backbone.arch=atto',
+        'model.neck.in_channels=320',
+    ],
     'detection/mask-rcnn_convnextv2-a_fpn_lsj-3x-fcmae_coco.py': [
         'train_cfg.max_epochs=1',
         'train_cfg.val_interval=2',
