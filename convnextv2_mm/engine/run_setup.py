@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +31,10 @@ def one_sentence_errors() -> Iterator[None]:
             error = error.__context__
         text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
         sentence = re.split(r'(?<=\.)\s', ' '.join(text.split()))[0]
-        print(f'error: {sentence or type(error).__name__}', file=sys.stderr)
+        if not sentence:  # a bare assertion of a library: what it says is its source
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            sentence = f'{type(error).__name__} in {frame.filename}:{frame.lineno}: {frame.line}'
+        print(f'error: {sentence}', file=sys.stderr)
         sys.exit(2)
 
 
