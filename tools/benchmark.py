@@ -2,160 +2,78 @@
 
 ``pretrain``: a whole FCMAE step (forward, backward, AdamW) against the dense masked encoder, MAE on
 a ViT (transformers) and SparK (mmpretrain, ConvNeXt V2-Tiny). ``backbone``: the same step of the
-dense network alone against mmpretrain's and timm's. Figures are medians; the ratio is the speed
-relative to the first row; the spread is the distance of the quartiles relative to the median; GiB
-is what a step takes at its peak beside weights and optimizer state, on a GPU.
+dense network alone against mmpretrain's and timm's. ``detector``: a step of the Mask R-CNN of our
+configs, 10 random objects an image, against mmdet's own with mmpretrain's backbone. ``segmentor``:
+the same for UPerNet and mmseg. ``ops``: forward and backward pass of the operators at each stage,
+on dense maps and on the visible patches of FCMAE, against PyTorch's convolution in NCHW and spconv.
+
+Figures are medians; the ratio is the speed relative to the first row; the spread is the distance of
+the quartiles relative to the median; GiB is what a step takes at its peak beside weights and
+optimizer state, on a GPU. Last comes the share of a part, measured alone in the same run: of the
+backbone's forward and backward pass in a detector or segmentor, of the forward pass in an operator.
+For ``pretrain`` with ``--data`` it is the time that the loader takes for a batch: below 100% it
+keeps up.
 """
 
 import argparse
+import gc
 import json
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import torch
-from mmengine.registry import MODELS, init_default_scope
-from torch import Tensor, nn
+from contenders import CONFIGS, PRECISIONS, Contender, groups
+from mmengine.config import Config
+from mmengine.dataset import default_collate
+from mmengine.registry import DATASETS, init_default_scope
+from torch.utils.data import DataLoader, RandomSampler
 
 from convnextv2_mm.engine.run_setup import one_sentence_errors
-from convnextv2_mm.models import FCMAE, ConvNeXtV2
+from convnextv2_mm.models import ConvNeXtV2
 from convnextv2_mm.ops.backends import BACKENDS
 
-PRECISIONS = {'fp32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
-PRETRAIN_PEERS = ('vit-mae', 'spark')
-BACKBONE_PEERS = ('mmpretrain', 'timm')
-
-
-@dataclass
-class Contender:
-    """Something that takes a step, and what was measured of it."""
-
-    name: str
-    step: Callable[[], None]
-    seconds: list[float] = field(default_factory=list)
-    peak_gib: float | None = None
+PARTS = dict(pretrain='loader', detector='backbone', segmentor='backbone', ops='forward')
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('what', choices=['pretrain', 'backbone'])
-    parser.add_argument('--arch', default='base', choices=ConvNeXtV2.arch_settings)
-    parser.add_argument('--batch', type=int, default=128, help='images in a step')
-    parser.add_argument('--size', type=int, nargs=2, default=[224, 224], metavar=('H', 'W'))
-    parser.add_argument('--mask-ratio', type=float, default=0.6)
-    parser.add_argument('--precision', choices=PRECISIONS, default='bf16')
-    parser.add_argument('--backends', nargs='+', choices=BACKENDS, default=['auto'])
-    parser.add_argument(
-        '--peers',
-        nargs='*',
-        default=[],
-        choices=['all', 'masked', *PRETRAIN_PEERS, *BACKBONE_PEERS],
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--compile', action='store_true', help='also measure all compiled')
-    parser.add_argument('--steps', type=int, default=10, help='timed steps of each')
-    parser.add_argument('--json', metavar='FILE', help='write the figures')
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    commands = parser.add_subparsers(dest='what', required=True)
+
+    def add(what: str, peers: list[str], batch: int, size: int) -> argparse.ArgumentParser:
+        command = commands.add_parser(what)
+        command.add_argument(
+            '--arch', nargs='+', default=['base'], choices=ConvNeXtV2.arch_settings
+        )
+        command.add_argument('--batch', type=int, default=batch, help='images in a step')
+        command.add_argument('--size', type=int, nargs=2, default=[size] * 2, metavar=('H', 'W'))
+        command.add_argument('--precision', choices=PRECISIONS, default='bf16')
+        command.add_argument('--backends', nargs='+', choices=BACKENDS, default=['auto'])
+        command.add_argument('--peers', nargs='*', choices=['all', *peers], default=[])
+        command.add_argument('--steps', type=int, default=10, help='timed steps of each')
+        command.add_argument('--json', metavar='FILE', help='write the figures')
+        command.add_argument('--plot', metavar='FILE', help='draw throughput and memory')
+        device = 'cuda' if torch.cuda.is_available() else 'cpu'
+        command.add_argument('--device', default=device)
+        return command
+
+    pretrain = add('pretrain', ['masked', 'vit-mae', 'spark'], batch=128, size=224)
+    pretrain.add_argument('--data', metavar='FOLDER', help='measure our loader on these images')
+    pretrain.add_argument('--workers', type=int, default=8, help='processes of the loader')
+    backbone = add('backbone', ['mmpretrain', 'timm'], batch=128, size=224)
+    for command in (pretrain, backbone):
+        command.add_argument('--compile', action='store_true', help='also measure all compiled')
+    detector = add('detector', ['mmpretrain'], batch=4, size=1024)
+    detector.add_argument('--masks', choices=['bitmap', 'polygon'], default='bitmap')
+    add('segmentor', ['mmpretrain'], batch=8, size=512)
+    ops = add('ops', ['nchw', 'spconv'], batch=128, size=224)
+    for command in (pretrain, ops):
+        command.add_argument('--mask-ratio', type=float, default=0.6)
     return parser.parse_args()
-
-
-def training_step(
-    args: argparse.Namespace, model: nn.Module, loss: Callable[[nn.Module, Tensor], Tensor]
-) -> Callable[[], None]:
-    """Forward, backward and AdamW of ``model`` on random images."""
-    model.to(args.device, memory_format=torch.channels_last)
-    model.train()
-    images = torch.randn(args.batch, 3, *args.size, device=args.device)
-    dtype = PRECISIONS[args.precision]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=args.device == 'cuda')
-
-    def step() -> None:
-        with torch.autocast(args.device, dtype, enabled=dtype is not None):
-            value = loss(model, images)
-        value.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-
-    return step
-
-
-def build_fcmae(args: argparse.Namespace, backend: str) -> nn.Module:
-    channels = ConvNeXtV2.arch_settings[args.arch]['channels']
-    return FCMAE(
-        dict(type='convnextv2_mm.SparseConvNeXtV2', arch=args.arch, backend=backend),
-        dict(type='convnextv2_mm.FCMAEDecoder', in_channels=channels[-1]),
-        dict(type='convnextv2_mm.FCMAEHead'),
-        mask_ratio=args.mask_ratio,
-    )
-
-
-def build_vit_mae(args: argparse.Namespace) -> nn.Module:
-    from transformers import ViTMAEConfig, ViTMAEForPreTraining
-
-    if args.size[0] != args.size[1]:
-        raise ValueError(f'--size {args.size} is not allowed with vit-mae: it takes squares')
-    return ViTMAEForPreTraining(ViTMAEConfig(image_size=args.size[0]))  # ViT-Base, 0.75 masked
-
-
-def build_spark(args: argparse.Namespace) -> nn.Module:
-    """mmpretrain's own config of SparK with ConvNeXt V2-Tiny."""
-    import mmpretrain.models  # noqa: F401
-    from mmengine.config import Config
-
-    if args.arch != 'tiny' or args.size[0] != args.size[1]:
-        raise ValueError('the peer spark is ConvNeXt V2-Tiny on squares: choose --arch tiny')
-    init_default_scope('mmpretrain')
-    folder = Path(mmpretrain.__file__).parent / '.mim/configs/spark'
-    config = Config.fromfile(next(folder.glob('spark_sparse-convnextv2-tiny_*.py')))
-    config.model.update(input_size=args.size[0], mask_ratio=args.mask_ratio)
-    return MODELS.build(config.model)
-
-
-def build_backbone(args: argparse.Namespace, name: str) -> nn.Module:
-    if name == 'timm':
-        import timm
-
-        return timm.create_model(f'convnextv2_{args.arch}', num_classes=0)
-    if name == 'mmpretrain':
-        from mmpretrain.models import ConvNeXt
-
-        return ConvNeXt(args.arch, use_grn=True, layer_scale_init_value=0.0)
-    return ConvNeXtV2(args.arch, backend=name)
-
-
-def contenders(args: argparse.Namespace) -> list[Contender]:
-    peers = args.peers
-    allowed = ('masked', *PRETRAIN_PEERS) if args.what == 'pretrain' else BACKBONE_PEERS
-    if peers == ['all']:
-        peers = [p for p in allowed if p != 'spark' or args.arch == 'tiny']
-    for peer in peers:
-        if peer not in allowed:
-            raise ValueError(f'--peers {peer} is not one of {args.what}: {", ".join(allowed)}')
-    found = []
-    for name in [*args.backends, *peers]:
-        for compiled in (False, True) if args.compile else (False,):
-            if args.what == 'backbone':
-                model = build_backbone(args, name)
-
-                def loss(model: nn.Module, images: Tensor) -> Tensor:
-                    out = model(images)
-                    return (out[0] if isinstance(out, tuple) else out).float().square().mean()
-            elif name == 'vit-mae':
-                model = build_vit_mae(args)
-
-                def loss(model: nn.Module, images: Tensor) -> Tensor:
-                    return model(images).loss
-            else:
-                model = build_spark(args) if name == 'spark' else build_fcmae(args, name)
-
-                def loss(model: nn.Module, images: Tensor) -> Tensor:
-                    return model(images, [], mode='loss')['loss']
-
-            label = f'{name}, compiled' if compiled else name
-            step = training_step(args, model, torch.compile(loss) if compiled else loss)
-            found.append(Contender(label, step))
-    return found
 
 
 def timed(step: Callable[[], None], device: str) -> float:
@@ -175,6 +93,8 @@ def timed(step: Callable[[], None], device: str) -> float:
 def measure(found: list[Contender], args: argparse.Namespace) -> None:
     for contender in found:  # warm up, and see the memory
         for _ in range(3):
+            if contender.part:
+                contender.part()
             if args.device == 'cuda':
                 torch.cuda.synchronize()
                 torch.cuda.reset_peak_memory_stats()
@@ -186,15 +106,47 @@ def measure(found: list[Contender], args: argparse.Namespace) -> None:
     for _ in range(args.steps):
         for contender in found:
             contender.seconds.append(timed(contender.step, args.device))
+            if contender.part:
+                contender.part_seconds.append(timed(contender.part, args.device))
 
 
-def report(found: list[Contender], args: argparse.Namespace) -> list[dict]:
-    print(f'{"":24}{"ms":>10}{"img/s":>10}{"ratio":>8}{"spread":>8}{"GiB":>8}')
+def measure_loader(args: argparse.Namespace) -> list[float]:
+    """Seconds that the input of our pre-training config takes for a batch."""
+    init_default_scope('mmpretrain')
+    config = Config.fromfile(CONFIGS / 'fcmae_in1k-224px.py').train_dataloader.dataset
+    dataset = DATASETS.build(
+        dict(
+            type='CustomDataset',
+            data_root=args.data,
+            with_label=False,
+            pipeline=config.pipeline,
+        )
+    )
+    ahead = 3 * args.workers + 1  # batches that may be ready before the clock starts
+    images = args.batch * (ahead + args.steps)
+    loader = DataLoader(
+        dataset,
+        batch_size=args.batch,
+        sampler=RandomSampler(dataset, replacement=True, num_samples=images),
+        num_workers=args.workers,
+        collate_fn=default_collate,
+    )
+    batches = iter(loader)
+    for _ in range(ahead):
+        next(batches)
+    return [timed(lambda: next(batches), 'cpu') for _ in range(args.steps)]
+
+
+def report(title: str, found: list[Contender], args: argparse.Namespace) -> list[dict]:
+    part = PARTS.get(args.what) if found[0].part_seconds else None
+    line = f'{title:44}{"ms":>10}{"img/s":>10}{"ratio":>8}{"spread":>8}{"GiB":>8}'
+    print(line + (f'{part:>10}' if part else ''))
     rows = []
     for contender in found:
         seconds = statistics.median(contender.seconds)
         low, _, high = statistics.quantiles(contender.seconds, n=4)
         row = dict(
+            group=title,
             name=contender.name,
             ms=1000 * seconds,
             images_per_second=args.batch / seconds,
@@ -202,32 +154,89 @@ def report(found: list[Contender], args: argparse.Namespace) -> list[dict]:
             spread=(high - low) / seconds,
             activation_gib=contender.peak_gib,
         )
-        rows.append(row)
         memory = '-' if contender.peak_gib is None else f'{contender.peak_gib:.2f}'
-        print(
-            f'{row["name"]:24}{row["ms"]:10.1f}{row["images_per_second"]:10.1f}'
+        line = (
+            f'  {row["name"]:42}{row["ms"]:10.2f}{row["images_per_second"]:10.1f}'
             f'{row["ratio"]:8.2f}{row["spread"]:8.2f}{memory:>8}'
         )
+        if part:
+            # Batches come in bursts, one from each process: their mean is what counts.
+            average = statistics.mean if part == 'loader' else statistics.median
+            of_part = average(contender.part_seconds)
+            row.update({f'{part}_ms': 1000 * of_part, f'{part}_share': of_part / seconds})
+            line += f'{of_part / seconds:10.0%}'
+        rows.append(row)
+        print(line, flush=True)
     return rows
+
+
+def plot(rows: list[dict], path: str) -> None:
+    """Bars of throughput, and on a GPU of memory, for each group (the paper's Figure 6)."""
+    measures = dict(images_per_second='images / s')
+    if all(row['activation_gib'] is not None for row in rows):
+        measures['activation_gib'] = 'GiB beside weights'
+    titles = list(dict.fromkeys(row['group'] for row in rows))
+    names = list(dict.fromkeys(row['name'] for row in rows))
+    figure, axes = plt.subplots(
+        1, len(measures), figsize=(2 + 1.5 * len(titles) * len(measures), 4), squeeze=False
+    )
+    for axis, (key, label) in zip(axes[0], measures.items(), strict=True):
+        for index, name in enumerate(names):
+            found = {row['group']: row[key] for row in rows if row['name'] == name}
+            places = [titles.index(t) + (index + 0.5) * 0.8 / len(names) for t in found]
+            bars = axis.bar(places, found.values(), 0.8 / len(names), label=name)
+            axis.bar_label(bars, fmt='{:.3g}', fontsize=7)
+        axis.set_xticks([i + 0.4 for i in range(len(titles))], titles)
+        axis.tick_params('x', rotation=0 if max(map(len, titles)) < 10 else 90)
+        axis.set_ylabel(label)
+        axis.spines[['top', 'right']].set_visible(False)
+    axes[0, 0].legend(frameon=False)
+    figure.savefig(path, bbox_inches='tight', dpi=150)
+
+
+def check(args: argparse.Namespace) -> None:
+    if args.steps < 2 or args.batch < 1:
+        raise ValueError('--steps must be at least 2 and --batch at least 1')
+    if min(args.size) < 32:
+        raise ValueError(f'--size {args.size} is not allowed: 32 is the least')
+    kinds = plt.gcf().canvas.get_supported_filetypes()
+    if args.plot and Path(args.plot).suffix[1:] not in kinds:
+        raise ValueError(f'--plot {args.plot} is not allowed: it must end in {", ".join(kinds)}')
+    for path in (args.json, args.plot):
+        if path and not Path(path).absolute().parent.is_dir():
+            raise FileNotFoundError(f'the folder of {path} does not exist')
+    if getattr(args, 'data', None) and not Path(args.data).is_dir():
+        raise FileNotFoundError(f'--data {args.data} is no folder')
 
 
 def main() -> None:
     args = parse_args()
     with one_sentence_errors():
-        if args.steps < 2 or args.batch < 1:
-            raise ValueError('--steps must be at least 2 and --batch at least 1')
-        found = contenders(args)
+        check(args)
+        plan = list(groups(args))
     device = torch.cuda.get_device_name() if args.device == 'cuda' else 'CPU'
     threads = '' if args.device == 'cuda' else f' ({torch.get_num_threads()} threads)'
     print(
-        f'{args.what}, ConvNeXt V2-{args.arch.capitalize()}, {args.batch} images of '
-        f'{args.size[0]}x{args.size[1]}, {args.precision}, {device}{threads}, '
-        f'torch {torch.__version__}'
+        f'{args.what}, ConvNeXt V2, {args.batch} images of {args.size[0]}x{args.size[1]}, '
+        f'{args.precision}, {device}{threads}, torch {torch.__version__}'
     )
-    measure(found, args)
-    rows = report(found, args)
+    loader_seconds = measure_loader(args) if getattr(args, 'data', None) else []
+    rows = []
+    for title, build in plan:
+        with one_sentence_errors():
+            found = build()
+        measure(found, args)
+        for contender in found:
+            contender.part_seconds += loader_seconds
+        rows += report(title, found, args)
+        del found, contender
+        gc.collect()  # the next group has the memory for itself
+        if args.device == 'cuda':
+            torch.cuda.empty_cache()
     if args.json:
         Path(args.json).write_text(json.dumps(dict(args=vars(args), rows=rows), indent=1) + '\n')
+    if args.plot:
+        plot(rows, args.plot)
 
 
 if __name__ == '__main__':
