@@ -39,3 +39,9 @@ HOOKS = Registry(
     scope='convnextv2_mm',
     locations=['convnextv2_mm.engine'],
 )
+TASK_UTILS = Registry(
+    'task util',
+    parent=registry.TASK_UTILS,
+    scope='convnextv2_mm',
+    locations=['convnextv2_mm.models.mask_rcnn'],
+)

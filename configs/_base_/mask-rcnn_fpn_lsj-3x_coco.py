@@ -1,31 +1,24 @@
 # Mask R-CNN on COCO (paper, section 4 and appendix A.2): 36 epochs, 32 images a step, large-scale
 # jitter at 1024x1024, single-scale test with Soft-NMS.
 _base_ = [
-    'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
+    './mask-rcnn_fpn.py',
     'mmdet::_base_/datasets/coco_instance.py',
     'mmdet::_base_/default_runtime.py',
 ]
-custom_imports = dict(imports=['convnextv2_mm'])
 
 image_size = (1024, 1024)
 model = dict(
     data_preprocessor=dict(
         batch_augments=[dict(type='BatchFixedSizePad', size=image_size, pad_mask=True)]
     ),
-    backbone=dict(
-        _delete_=True,
-        type='convnextv2_mm.ConvNeXtV2',
-        arch='base',
-        out_indices=[0, 1, 2, 3],
-        gap_before_final_norm=False,
-    ),
-    neck=dict(in_channels=[128, 256, 512, 1024]),
     test_cfg=dict(rcnn=dict(nms=dict(type='soft_nms', iou_threshold=0.5))),
 )
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    # Polygons: a third of the time and a thousandth of the bytes of bitmaps, and exact boxes after
+    # the crop. Crowd regions have none and drop out; they would be ignored anyway.
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=False),
     dict(type='RandomResize', scale=image_size, ratio_range=(0.1, 2.0), keep_ratio=True),
     dict(
         type='RandomCrop',

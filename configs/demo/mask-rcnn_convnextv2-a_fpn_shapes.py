@@ -1,16 +1,11 @@
-# Mask R-CNN on the drawn shapes: mmdet's own, with narrow necks and heads for two CPU cores.
-_base_ = ['mmdet::_base_/models/mask-rcnn_r50_fpn.py', 'mmdet::_base_/default_runtime.py']
-custom_imports = dict(imports=['convnextv2_mm'])
+# Mask R-CNN on the drawn shapes, with a narrow neck and narrow heads for two CPU cores.
+_base_ = ['../_base_/mask-rcnn_fpn.py', 'mmdet::_base_/default_runtime.py']
 
 # From random weights: --cfg-options model.backbone.init_cfg=None
 checkpoint = 'work_dirs/fcmae_convnextv2-a_shapes/epoch_8.pth'
 model = dict(
     backbone=dict(
-        _delete_=True,
-        type='convnextv2_mm.ConvNeXtV2',
         arch='atto',
-        out_indices=[0, 1, 2, 3],
-        gap_before_final_norm=False,
         init_cfg=dict(type='Pretrained', checkpoint=checkpoint, prefix='backbone.'),
     ),
     neck=dict(in_channels=[40, 80, 160, 320], out_channels=64),

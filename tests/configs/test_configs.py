@@ -1,8 +1,13 @@
 """Every config parses and builds, and says what its name says."""
 
+from copy import deepcopy
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+from mmdet.structures.mask import PolygonMasks
+from mmengine.dataset import Compose
 
 from convnextv2_mm.engine.layer_decay import LayerDecayOptimWrapperConstructor
 from convnextv2_mm.engine.run_setup import check_model, read_config
@@ -51,6 +56,43 @@ def test_detection_recipe():
     assert config.model.test_cfg.rcnn.nms.type == 'soft_nms'
     assert config.optim_wrapper.optimizer.lr == 1e-4
     assert config.optim_wrapper.optimizer.weight_decay == 0.05
+
+
+def test_detection_boxes_follow_the_outlines(tmp_path):
+    """Large-scale jitter of an image with polygons of one and two parts, and a crowd region."""
+    cv2.imwrite(str(tmp_path / 'image.png'), np.zeros((400, 600, 3), np.uint8))
+    objects = [
+        [[10.2, 20.3, 90.9, 35.5, 50.4, 120.8]],
+        [[300.5, 200.25, 420.75, 210.5, 350.1, 330.9], [250.3, 180.1, 280.6, 190.2, 260.5, 260.7]],
+        dict(size=[400, 600], counts=[0, 1000, 239000]),
+    ]
+    instances = [
+        dict(bbox=[0, 0, 600, 400], bbox_label=i, mask=mask, ignore_flag=int(i == 2))
+        for i, mask in enumerate(objects)
+    ]
+    path = 'configs/detection/mask-rcnn_convnextv2-b_fpn_lsj-3x-fcmae_coco.py'
+    *steps, pack = read_config(str(ROOT / path)).train_pipeline
+    pipeline, pack = Compose(steps), Compose([pack])
+    seen = 0
+    for seed in range(20):
+        np.random.seed(seed)
+        data = dict(img_path=str(tmp_path / 'image.png'), height=400, width=600)
+        data = pipeline(data | dict(instances=deepcopy(instances), img_id=0))
+        if data is None:  # nothing of the objects was in the crop
+            continue
+        height, width = data['img_shape']
+        matrix = data['homography_matrix']
+        for label, box in zip(data['gt_bboxes_labels'], data['gt_bboxes'].tensor, strict=True):
+            outline = np.concatenate([np.reshape(part, (-1, 2)) for part in objects[label]])
+            outline = outline @ matrix[:2, :2].T + matrix[:2, 2]
+            expected = np.concatenate([outline.min(0), outline.max(0)])
+            if (expected >= 0).all() and (expected <= [width, height] * 2).all():
+                seen += 1
+                assert box.numpy() == pytest.approx(expected, abs=0.01)
+        sample = pack(data)['data_samples']
+        assert isinstance(sample.gt_instances.masks, PolygonMasks)
+        assert len(sample.gt_instances) == len(data['gt_bboxes_labels']) <= 2
+    assert seen > 10
 
 
 def test_segmentation_recipe():

@@ -258,8 +258,13 @@ def lay_out_real_data(root: Path) -> None:
                 entry = dict(id=len(coco['annotations']) + 1, image_id=index, iscrowd=0)
                 entry |= dict(category_id=label + 1, area=int(mask.sum()))
                 entry |= dict(bbox=coco_mask.toBbox(run_lengths).tolist())
-                run_lengths['counts'] = run_lengths['counts'].decode()
-                coco['annotations'].append(entry | dict(segmentation=run_lengths))
+                method = (cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+                outlines, _ = cv2.findContours(mask.astype(np.uint8), *method)
+                polygons = [o.ravel().tolist() for o in outlines if len(o) > 2]
+                coco['annotations'].append(entry | dict(segmentation=polygons))
+            crowd = dict(size=run_lengths['size'], counts=run_lengths['counts'].decode())
+            entry = dict(entry, id=entry['id'] + 1, iscrowd=1, segmentation=crowd)
+            coco['annotations'].append(entry)
             cv2.imwrite(str(folders['labels'] / f'{index}.png'), labels)
         annotations.write_text(json.dumps(coco))
 
