@@ -199,7 +199,9 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError('--steps must be at least 2 and --batch at least 1')
     if min(args.size) < 32:
         raise ValueError(f'--size {args.size} is not allowed: 32 is the least')
-    kinds = plt.gcf().canvas.get_supported_filetypes()
+    if args.what in ('pretrain', 'ops') and any(side % 32 for side in args.size):
+        raise ValueError(f'--size {args.size} is not allowed: packed patches are of 32 pixels')
+    kinds = plt.figure().canvas.get_supported_filetypes()
     if args.plot and Path(args.plot).suffix[1:] not in kinds:
         raise ValueError(f'--plot {args.plot} is not allowed: it must end in {", ".join(kinds)}')
     for path in (args.json, args.plot):

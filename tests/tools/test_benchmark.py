@@ -11,6 +11,7 @@ TOOL = Path(__file__).parents[2] / 'tools' / 'benchmark.py'
 
 
 def run(monkeypatch, *arguments):
+    monkeypatch.syspath_prepend(TOOL.parent)  # as when it is run
     monkeypatch.setattr(sys, 'argv', ['benchmark.py', *map(str, arguments)])
     runpy.run_path(str(TOOL), run_name='__main__')
 
@@ -32,8 +33,68 @@ def test_all_contenders_run(what, peers, tmp_path, monkeypatch):
         assert row['ratio'] == pytest.approx(rows[0]['ms'] / row['ms'])
 
 
-def test_peer_of_the_other_benchmark_is_named(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ('what', 'arguments'),
+    [
+        ('detector', ['--batch', 1, '--size', 32, 64, '--masks', 'bitmap']),
+        ('detector', ['--batch', 1, '--size', 32, 64, '--masks', 'polygon']),
+        ('segmentor', ['--batch', 2, '--size', 64, 32]),
+    ],
+)
+def test_backbones_have_a_share_of_the_step(what, arguments, tmp_path, monkeypatch):
+    out = tmp_path / 'figures.json'
+    arguments = [what, '--arch', 'atto', '--precision', 'fp32', '--device', 'cpu', *arguments]
+    run(monkeypatch, *arguments, '--peers', 'all', '--steps', 2, '--json', out)
+    rows = json.loads(out.read_text())['rows']
+    assert [row['name'] for row in rows] == ['auto', 'mmpretrain']
+    for row in rows:
+        assert row['backbone_share'] == pytest.approx(row['backbone_ms'] / row['ms'])
+        assert 0 < row['backbone_share'] < 1
+
+
+def test_operators_of_each_stage(tmp_path, monkeypatch):
+    pytest.importorskip('spconv')
+    out, picture = tmp_path / 'figures.json', tmp_path / 'figures.svg'
+    arguments = ['--arch', 'atto', '--batch', 1, '--size', 64, 96, '--device', 'cpu']
+    arguments += ['--steps', 2, '--peers', 'all', '--json', out, '--plot', picture]
+    run(monkeypatch, 'ops', *arguments)
+    rows = json.loads(out.read_text())['rows']
+    # 4 stages: dense and packed convolution and a peer of each, 2 projections
+    assert len(rows) == 4 * (2 + 2 + 2)
+    assert {row['group'] for row in rows if row['name'] == 'nchw'} == {
+        f'conv, atto, dense 1x{16 >> i}x{24 >> i}x{40 << i}' for i in range(4)
+    }
+    assert all(row['forward_ms'] > 0 for row in rows)
+    assert 'conv, atto, packed 1x2x8x8x40' in picture.read_text()
+
+
+def test_loader_is_measured_on_files(tmp_path, monkeypatch, image_files):
+    out = tmp_path / 'figures.json'
+    arguments = ['--arch', 'atto', '--batch', 2, '--size', 64, 64, '--device', 'cpu', '--steps', 2]
+    folder = image_files['plain.JPEG'].parent
+    run(monkeypatch, 'pretrain', *arguments, '--data', folder, '--workers', 0, '--json', out)
+    (row,) = json.loads(out.read_text())['rows']
+    assert row['loader_share'] == pytest.approx(row['loader_ms'] / row['ms'])
+    assert row['loader_ms'] > 0
+
+
+MISTAKES = [
+    (['backbone', '--peers', 'spark'], "invalid choice: 'spark' (choose from"),
+    (['detector', '--size', 16, 1024], '--size [16, 1024] is not allowed: 32 is the least'),
+    (['ops', '--plot', 'figures.doc'], '--plot figures.doc is not allowed: it must end in'),
+    (
+        ['ops', '--json', 'nowhere/figures.json'],
+        'the folder of nowhere/figures.json does not exist',
+    ),
+    (['pretrain', '--data', 'nowhere'], '--data nowhere is no folder'),
+    (['ops', '--size', 33, 64], '--size [33, 64] is not allowed: packed'),
+    (['segmentor', '--batch', 1], '--batch 1 is not allowed: the norms of UPerNet need 2 images'),
+]
+
+
+@pytest.mark.parametrize(('arguments', 'message'), MISTAKES)
+def test_mistakes_are_named(arguments, message, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
-        run(monkeypatch, 'backbone', '--peers', 'spark')
+        run(monkeypatch, *arguments)
     assert stop.value.code == 2
-    assert '--peers spark is not one of backbone: mmpretrain, timm' in capsys.readouterr().err
+    assert message in capsys.readouterr().err
