@@ -32,8 +32,36 @@ def test_all_contenders_run(what, peers, tmp_path, monkeypatch):
         assert row['ratio'] == pytest.approx(rows[0]['ms'] / row['ms'])
 
 
-def test_peer_of_the_other_benchmark_is_named(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ('what', 'arguments'),
+    [
+        ('detector', ['--batch', 1, '--size', 32, 64, '--peers', 'all']),
+        ('detector', ['--batch', 1, '--size', 64, 32, '--masks', 'polygon']),
+        ('segmentor', ['--batch', 2, '--size', 64, 32, '--peers', 'all']),
+    ],
+)
+def test_backbones_have_a_share_of_the_step(what, arguments, tmp_path, monkeypatch):
+    out = tmp_path / 'figures.json'
+    arguments = [what, '--arch', 'atto', '--precision', 'fp32', '--device', 'cpu', *arguments]
+    run(monkeypatch, *arguments, '--steps', 2, '--json', out)
+    rows = json.loads(out.read_text())['rows']
+    peers = ['mmpretrain'] if '--peers' in arguments else []
+    assert [row['name'] for row in rows] == ['auto', *peers]
+    for row in rows:
+        assert row['backbone_share'] == pytest.approx(row['backbone_ms'] / row['ms'])
+        assert 0 < row['backbone_share'] < 1
+
+
+MISTAKES = [
+    (['backbone', '--peers', 'spark'], "invalid choice: 'spark' (choose from"),
+    (['detector', '--size', 16, 1024], '--size [16, 1024] is not allowed: 32 is the least'),
+    (['segmentor', '--batch', 1], '--batch 1 is not allowed: the norms of UPerNet need 2 images'),
+]
+
+
+@pytest.mark.parametrize(('arguments', 'message'), MISTAKES)
+def test_mistakes_are_named(arguments, message, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
-        run(monkeypatch, 'backbone', '--peers', 'spark')
+        run(monkeypatch, *arguments)
     assert stop.value.code == 2
-    assert '--peers spark is not one of backbone: mmpretrain, timm' in capsys.readouterr().err
+    assert message in capsys.readouterr().err
