@@ -262,24 +262,22 @@ def detection_batch(args: argparse.Namespace) -> dict:
     from mmdet.structures.bbox import HorizontalBoxes
     from mmdet.structures.mask import BitmapMasks, PolygonMasks
 
-    random = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     height, width = args.size
+    angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)  # [24, 2]
     samples = []
     for _ in range(args.batch):
-        corners = random.uniform(0, [width, height], (10, 2, 2))
+        corners = rng.uniform(0, [width, height], (10, 2, 2))
         center = corners.mean(axis=1, keepdims=True)
         half = np.maximum(np.abs(np.diff(corners, axis=1)) / 2, 4)
-        angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
-        radius = random.uniform(0.6, 1, (10, 24, 1))
-        outlines = (
-            center + radius * np.stack([np.cos(angle), np.sin(angle)], 1) * half
-        )  # [10, 24, 2]
+        outlines = center + half * circle * rng.uniform(0.6, 1, (10, 24, 1))  # [10, 24, 2]
         masks = PolygonMasks([[outline.ravel()] for outline in outlines], height, width)
         boxes = HorizontalBoxes.from_instance_masks(masks).tensor
         if args.masks == 'bitmap':
             masks = BitmapMasks(masks.to_ndarray().astype(np.uint8), height, width)
         sample = DetDataSample(metainfo=dict(img_shape=args.size, ori_shape=args.size))
-        labels = torch.from_numpy(random.integers(0, 80, 10))
+        labels = torch.from_numpy(rng.integers(0, 80, 10))
         sample.gt_instances = InstanceData(bboxes=boxes, labels=labels, masks=masks)
         samples.append(sample)
     return dict(inputs=byte_images(args), data_samples=samples)
