@@ -90,8 +90,8 @@ def select_task(checkpoint: Checkpoint, task: str) -> None:
 
 def _find_backbone(state: Weights, prefix: str | None) -> tuple[Layout, str]:
     found = [(layout, root) for layout in READ for root in layout.find_roots(state)]
-    if len(found) > 1 and prefix is not None:
-        found = [(layout, root) for layout, root in found if root == prefix.rstrip('.') + '.']
+    if len(found) > 1 and prefix:
+        found = [place for place in found if place[1] == prefix.rstrip('.') + '.'] or found
     if not found:
         names = list(state)
         raise ValueError(

@@ -101,6 +101,8 @@ def test_one_of_several_backbones_is_chosen_by_its_prefix(mm_state, tmp_path):
         ValueError, match="2 backbones: .* 'student.backbone.', 'teacher.backbone.'"
     ):
         read_checkpoint(path)
+    with pytest.raises(ValueError, match='2 backbones'):
+        read_checkpoint(path, prefix='backbone.')
 
 
 def test_heads_that_are_no_linear_classifier_are_left_out(timm_state, tmp_path):
