@@ -12,7 +12,7 @@ from .compat.package_names import find_mmseg_configs
 provide_mmcv_ops()
 find_mmseg_configs()
 
-from . import engine, models  # noqa: E402
+from . import checkpoints, engine, models  # noqa: E402
 from .version import __version__  # noqa: E402
 
-__all__ = ['__version__', 'engine', 'models']
+__all__ = ['__version__', 'checkpoints', 'engine', 'models']

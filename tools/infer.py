@@ -14,17 +14,14 @@ import numpy as np
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.dataset import Compose
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import DATASETS, FUNCTIONS, MODELS
+from mmengine.registry import DATASETS, FUNCTIONS
 from mmengine.structures import BaseDataElement
 from mmengine.utils import track_iter_progress
 from pycocotools import mask as coco_mask
-from torch import nn
 
 from convnextv2_mm.engine.pictures import draw_prediction, write_picture
 from convnextv2_mm.engine.run_setup import (
-    check_model,
-    check_weights,
+    load_model,
     one_sentence_errors,
     read_config,
 )
@@ -44,14 +41,6 @@ def parse_args() -> argparse.Namespace:
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config'
     )
     return parser.parse_args()
-
-
-def load_model(config: Config, checkpoint: str, device: str) -> nn.Module:
-    config.model.get('backbone', {}).pop('init_cfg', None)  # the checkpoint has all weights
-    weights = check_weights(check_model(config.model), checkpoint)
-    model = revert_sync_batchnorm(MODELS.build(config.model))
-    model.load_state_dict(weights, strict=False)
-    return model.to(device).eval()
 
 
 def load_pipeline(config: Config) -> Compose:

@@ -5,14 +5,14 @@ import os
 
 from mmengine.config import DictAction
 from mmengine.model import revert_sync_batchnorm
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 
+from convnextv2_mm.checkpoints import read_state_dict
 from convnextv2_mm.engine.run_setup import (
     check_data,
     check_model,
     one_sentence_errors,
     read_config,
-    read_weights,
 )
 
 
@@ -70,8 +70,11 @@ def build_runner(args: argparse.Namespace) -> Runner:
     if config.get('val_dataloader'):
         check_data(config.val_dataloader)
     check_model(config.model)
-    if config.get('load_from'):
-        read_weights(config.load_from)
+    start = config.get('load_from')
+    if config.get('resume') and not start:
+        start = find_latest_checkpoint(config.work_dir)
+    if start:
+        read_state_dict(start)
 
     runner = Runner.from_cfg(config)
     if args.launcher == 'none':

@@ -2,7 +2,7 @@
 _base_ = '../_base_/mask-rcnn_fpn_lsj-3x_coco.py'
 
 # FCMAE, then fine-tuned on ImageNet-1K. A checkpoint of our own pre-training goes here as it is.
-checkpoint = 'https://mmassets.onedl.ai/mmclassification/v0/convnext-v2/convnext-v2-atto_fcmae-pre_3rdparty_in1k_20230104-23765f83.pth'  # noqa: E501
+checkpoint = 'convnextv2://atto_fcmae_ft_in1k'
 
 model = dict(
     backbone=dict(

@@ -2,7 +2,7 @@
 _base_ = '../_base_/mask-rcnn_fpn_lsj-3x_coco.py'
 
 # FCMAE, then fine-tuned on ImageNet-1K. A checkpoint of our own pre-training goes here as it is.
-checkpoint = 'https://mmassets.onedl.ai/mmclassification/v0/convnext-v2/convnext-v2-base_fcmae-pre_3rdparty_in1k_20230104-00a70fa4.pth'  # noqa: E501
+checkpoint = 'convnextv2://base_fcmae_ft_in1k'
 
 # A public run of Base used decay 0.95 and drop path 0.4; the paper searched {0.9, 0.95} and
 # {0.2, 0.3, 0.4, 0.5}.

@@ -2,7 +2,7 @@
 _base_ = '../_base_/upernet_160k_ade20k-512px.py'
 
 # FCMAE, then fine-tuned on ImageNet-1K. A checkpoint of our own pre-training goes here as it is.
-checkpoint = 'https://mmassets.onedl.ai/mmclassification/v0/convnext-v2/convnext-v2-base_fcmae-pre_3rdparty_in1k_20230104-00a70fa4.pth'  # noqa: E501
+checkpoint = 'convnextv2://base_fcmae_ft_in1k'
 
 # The paper searched lr {1, 2, 3}e-4, decay {0.8, 0.9} and drop path 0.1 to 0.4 without saying what
 # won; these are the values of ConvNeXt V1-B in that range †

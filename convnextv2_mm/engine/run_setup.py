@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 import sys
 import traceback
@@ -12,9 +11,12 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner.checkpoint import get_torch_safe_globals
 from torch import nn
+
+from ..checkpoints import read_backbone, read_state_dict
+from ..models import ConvNeXtV2
 
 USER_ERRORS = (ValueError, TypeError, KeyError, AttributeError, AssertionError, OSError)
 USER_ERRORS += (ImportError, SyntaxError)
@@ -27,7 +29,7 @@ def one_sentence_errors() -> Iterator[None]:
         yield
     except USER_ERRORS as error:
         # MMEngine wraps an error of a constructor in one of the same type: the first says the most.
-        while type(error.__context__) is type(error):
+        while error.__cause__ is None and type(error.__context__) is type(error):
             error = error.__context__
         text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
         sentence = re.split(r'(?<=\.)\s', ' '.join(text.split()))[0]
@@ -67,7 +69,7 @@ def read_config(path: str, options: dict | None = None, work_dir: str | None = N
 def check_model(model: ConfigDict) -> nn.Module:
     """Build a model without memory for its weights, to find mistakes in its config.
 
-    Also looks for local files that its backbone is to be initialised from.
+    Also reads the weights that its backbone is to be initialised from, which fetches them.
 
     Returns:
         The model, on the meta device unless one of its parts cannot be built there.
@@ -84,24 +86,11 @@ def check_model(model: ConfigDict) -> nn.Module:
     backbone = getattr(built, 'backbone', None)
     init = getattr(backbone, 'init_cfg', None)
     if isinstance(init, dict) and init.get('type') == 'Pretrained':
-        path = init['checkpoint']
-        if '://' not in path:
-            _check_fit(backbone, path, read_weights(path), init.get('prefix') or '')
+        if isinstance(backbone, ConvNeXtV2):
+            read_backbone(backbone, init['checkpoint'], init.get('prefix'))
+        elif '://' not in init['checkpoint']:
+            read_state_dict(init['checkpoint'])
     return built
-
-
-def _check_fit(backbone: nn.Module, path: str, weights: dict, prefix: str) -> None:
-    own = backbone.state_dict()
-    prefix = prefix + '.' if prefix and not prefix.endswith('.') else prefix
-    found = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-    # FCMAE and classifiers lack output norms that detectors and segmentors have.
-    missing = [k for k in own if k not in found and not re.match(r'norm\d\.', k)]
-    if missing:
-        raise ValueError(
-            f'checkpoint {path} does not fit {type(backbone).__name__}: {len(missing)} of '
-            f"{len(own)} weights are missing under the prefix '{prefix}', such as {missing[0]}"
-        )
-    _check_shapes(path, own, found)
 
 
 def _check_shapes(path: str, own: dict, found: dict) -> None:
@@ -113,31 +102,6 @@ def _check_shapes(path: str, own: dict, found: dict) -> None:
             )
 
 
-def read_weights(path: str) -> dict[str, torch.Tensor]:
-    """Read the weights of a checkpoint, a local file or a URL.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is not a checkpoint.
-    """
-    if '://' not in path and not Path(path).is_file():
-        raise FileNotFoundError(f'checkpoint {path} does not exist')
-    try:
-        with torch.serialization.safe_globals(get_torch_safe_globals()):
-            if '://' in path:
-                checkpoint = torch.hub.load_state_dict_from_url(
-                    path, map_location='cpu', weights_only=True
-                )
-            else:
-                checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f'{path} is not a checkpoint that PyTorch can read safely') from error
-    weights = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else None
-    if not weights or not all(isinstance(v, torch.Tensor) for v in weights.values()):
-        raise ValueError(f'{path} is not a checkpoint: it holds no state dict')
-    return weights
-
-
 def check_weights(model: nn.Module, path: str) -> dict[str, torch.Tensor]:
     """Read a checkpoint that must hold the whole ``model``: of this task, and of this size.
 
@@ -145,7 +109,7 @@ def check_weights(model: nn.Module, path: str) -> dict[str, torch.Tensor]:
         FileNotFoundError: If there is no such file.
         ValueError: If weights of the model are missing or of another shape.
     """
-    weights = read_weights(path)
+    weights = read_state_dict(path)
     own = model.state_dict()
     missing = [name for name in own if name not in weights]
     if missing:
@@ -155,6 +119,20 @@ def check_weights(model: nn.Module, path: str) -> dict[str, torch.Tensor]:
         )
     _check_shapes(path, own, weights)
     return weights
+
+
+def load_model(config: Config, checkpoint: str, device: str) -> nn.Module:
+    """Build the model of a config with the weights of a checkpoint, for evaluation.
+
+    Raises:
+        FileNotFoundError: If there is no such checkpoint.
+        ValueError: If it is not one of the whole model.
+    """
+    config.model.get('backbone', {}).pop('init_cfg', None)  # the checkpoint has all weights
+    weights = check_weights(check_model(config.model), checkpoint)
+    model = revert_sync_batchnorm(MODELS.build(config.model))
+    model.load_state_dict(weights, strict=False)
+    return model.to(device).eval()
 
 
 def check_data(dataloader: ConfigDict) -> None:

@@ -364,3 +364,12 @@ def test_wrong_size_of_a_checkpoint_is_named(configs, options, pretrained, capsy
     with pytest.raises(SystemExit):
         run('test', configs['pretrain'], newest_checkpoint(pretrained), '--cfg-options', *other)
     assert 'has shape (40, 3, 4, 4), the config builds (48, 3, 4, 4)' in capsys.readouterr().err
+
+
+def test_resume_refuses_a_broken_checkpoint(options, tmp_path, capsys):
+    (tmp_path / 'epoch_1.pth').write_bytes(b'half of it')
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_1.pth'))
+    arguments = ['--work-dir', tmp_path, '--resume', '--cfg-options', *options['pretrain']]
+    with pytest.raises(SystemExit):
+        run('train', ROOT / DEMO['pretrain'], *arguments)
+    assert 'epoch_1.pth is not a checkpoint' in capsys.readouterr().err

@@ -1,0 +1,23 @@
+"""Weights in the layouts of other libraries, in and out.
+
+Importing it makes ``Pretrained`` and ``convnextv2://`` read them; see :mod:`.pretrained`.
+"""
+
+from .architecture import Architecture
+from .checkpoint import Checkpoint, read_checkpoint, select_task
+from .pretrained import read_backbone, read_state_dict
+from .published import PUBLISHED, fetch
+from .writing import FORMATS, write_checkpoint
+
+__all__ = [
+    'FORMATS',
+    'PUBLISHED',
+    'Architecture',
+    'Checkpoint',
+    'fetch',
+    'read_backbone',
+    'read_checkpoint',
+    'read_state_dict',
+    'select_task',
+    'write_checkpoint',
+]

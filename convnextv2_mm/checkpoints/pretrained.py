@@ -1,0 +1,81 @@
+"""``init_cfg=dict(type='Pretrained', checkpoint=...)`` with the files of other libraries."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mmengine.model import PretrainedInit, update_init_info
+from mmengine.registry import WEIGHT_INITIALIZERS
+from mmengine.runner.checkpoint import CheckpointLoader, load_state_dict
+from torch import nn
+
+from ..models import ConvNeXtV2
+from .architecture import infer_architecture
+from .checkpoint import read_checkpoint
+from .layouts import Weights
+from .published import SCHEME
+from .reading import find_state_dict, read_file
+
+
+@WEIGHT_INITIALIZERS.register_module(name='Pretrained', force=True)
+class ConvNeXtPretrainedInit(PretrainedInit):
+    """MMEngine's ``Pretrained``, which for a :class:`ConvNeXtV2` reads files of any layout.
+
+    Other modules are left to MMEngine.
+
+    Args:
+        checkpoint: File, folder, URL, or ``convnextv2://NAME``.
+        prefix: Where the backbone lies, for a file with several; else it is found.
+        map_location: As of MMEngine.
+    """
+
+    def __call__(self, module: nn.Module) -> None:
+        if not isinstance(module, ConvNeXtV2):
+            super().__call__(module)
+            return
+        weights = read_backbone(module, self.checkpoint, self.prefix)
+        load_state_dict(module, weights, strict=False, logger='current')
+        if hasattr(module, '_params_init_info'):
+            update_init_info(module, init_info=self._get_init_info())
+
+
+def read_backbone(backbone: ConvNeXtV2, source: str, prefix: str | None = None) -> Weights:
+    """Read weights for ``backbone``; norms of its outputs may be missing.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no checkpoint, or one of another network.
+    """
+    checkpoint = read_checkpoint(source, prefix)
+    own = backbone.state_dict()
+    wanted = infer_architecture({f'backbone.{name}': tensor for name, tensor in own.items()})
+    found = replace(checkpoint.architecture, classes=0, has_decoder=False)
+    if found != wanted:
+        hint = ' (V1 needs use_grn=False, layer_scale_init_value=1e-6)' * (found.version == 1)
+        raise ValueError(f'checkpoint {source} is of a {found}, the config builds a {wanted}{hint}')
+    weights = {k.removeprefix('backbone.'): v for k, v in checkpoint.weights.items()}
+    return {name: tensor for name, tensor in weights.items() if name in own}
+
+
+def read_state_dict(source: str) -> Weights:
+    """Read the weights of a whole model as ``load_from`` will: under the names of the file, or with
+    ``convnextv2://`` under ours.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no checkpoint.
+    """
+    if source.startswith(SCHEME):
+        return read_checkpoint(source).weights
+    return find_state_dict(read_file(source), source)[0]
+
+
+@CheckpointLoader.register_scheme(prefixes=SCHEME)
+def load_from_convnextv2(filename: str, map_location: str | None = None) -> dict[str, Weights]:
+    """Let ``load_from``, and ``Pretrained`` of other backbones, use ``convnextv2://NAME``.
+
+    Args:
+        filename: With the scheme.
+        map_location: MMEngine passes it; the weights are on the CPU.
+    """
+    return dict(state_dict=read_state_dict(filename))

@@ -1,0 +1,149 @@
+"""Reading checkpoint files without running anything that is in them.
+
+PyTorch files are read with ``weights_only=True``: only the types named here and PyTorch's own are
+built. Safetensors files hold nothing but tensors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pickle
+import pickletools
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.runner.checkpoint import get_torch_safe_globals
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from .published import fetch
+
+# Where training scripts keep weights (timm, the official ones, MMEngine), the best first.
+AVERAGED = ('state_dict_ema', 'model_ema')
+ENTRIES = (*AVERAGED, 'state_dict', 'model')
+# Files that transformers writes into a folder, the safer first.
+_FOLDER_FILES = (
+    'model.safetensors',
+    'model.safetensors.index.json',
+    'pytorch_model.bin',
+    'pytorch_model.bin.index.json',
+)
+
+
+def _getattr_of_history_buffer(owner: Any, name: str) -> Any:
+    """Stand in for ``getattr`` in a pickle: MMEngine's logs ask for these methods and no more.
+
+    MMEngine allows ``getattr`` itself, and with that a pickle reaches ``exec``.
+    """
+    if owner is not HistoryBuffer or name not in ('min', 'max', 'current', 'mean'):
+        raise pickle.UnpicklingError('GLOBAL builtins.getattr')
+    return getattr(owner, name)
+
+
+SAFE_GLOBALS = [kind for kind in get_torch_safe_globals() if kind is not getattr]
+SAFE_GLOBALS += [(_getattr_of_history_buffer, 'builtins.getattr'), argparse.Namespace]
+
+
+def read_file(source: str | Path) -> Any:
+    """Read what a checkpoint holds.
+
+    Args:
+        source: A PyTorch or safetensors file, the index of a sharded one, a folder that
+            transformers wrote, a URL, or ``convnextv2://NAME``.
+
+    Raises:
+        FileNotFoundError: If it does not exist, or cannot be fetched.
+        ValueError: If it is not a checkpoint, or wants to run code.
+    """
+    path = fetch(str(source)) if '://' in str(source) else Path(source)
+    if path.is_dir():
+        inside = [path / name for name in _FOLDER_FILES if (path / name).is_file()]
+        if not inside:
+            raise FileNotFoundError(
+                f'folder {path} holds no checkpoint: expected one of {", ".join(_FOLDER_FILES)}'
+            )
+        path = inside[0]
+    if not path.is_file():
+        raise FileNotFoundError(f'checkpoint {path} does not exist')
+    if path.suffix == '.json':
+        return _read_shards(path)
+    if path.suffix == '.safetensors':
+        return _read_safetensors(path)
+    return _read_pickle(path)
+
+
+def _read_shards(index: Path) -> dict[str, Tensor]:
+    try:
+        files = sorted(set(json.loads(index.read_text())['weight_map'].values()))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f'{index} is not the index of a sharded checkpoint') from error
+    missing = [name for name in files if not (index.parent / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f'{index} lists {len(files)} files, of which {len(missing)} are not beside it, such as '
+            f'{missing[0]}'
+        )
+    return {k: v for name in files for k, v in read_file(index.parent / name).items()}
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f'{path} is not a whole safetensors file: {error}') from error
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals(SAFE_GLOBALS), warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of pickle protocols that it may not know
+            return torch.load(path, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:
+        called = re.search(r'GLOBAL (\S+)|unrecognized function (.+?)(?: which|$)', str(error))
+        name = called[1] or called[2] if called else _first_import(path)
+        if name:
+            raise ValueError(
+                f'{path} is refused: it wants to run {name} while it is read, and only weights are '
+                f'read'
+            ) from error
+        raise ValueError(f'{path} is not a checkpoint that PyTorch can read') from error
+    except Exception as error:  # bytes that are no checkpoint raise whatever they lead to
+        raise ValueError(f'{path} is not a checkpoint, or not a whole one') from error
+
+
+def _first_import(path: Path) -> str | None:
+    """What a pickle of a protocol that PyTorch does not know imports first, but for PyTorch."""
+    strings: list[str] = []
+    try:
+        for opcode, argument, _ in pickletools.genops(path.read_bytes()):
+            if opcode.name == 'STACK_GLOBAL' and not strings[-2].startswith('torch'):
+                return '.'.join(strings[-2:])
+            if isinstance(argument, str):
+                strings.append(argument)
+    except (ValueError, IndexError):  # not a pickle
+        pass
+    return None
+
+
+def find_state_dict(content: Any, source: str | Path) -> tuple[dict[str, Tensor], str]:
+    """Find the weights in what a file holds, averaged ones (EMA) before others.
+
+    Returns:
+        The state dict, and the entry it was found under; '' if it is all there is.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    entry = ''
+    if isinstance(content, dict):
+        entry = next((name for name in ENTRIES if isinstance(content.get(name), dict)), '')
+    state = content[entry] if entry else content
+    if not isinstance(state, dict) or not state or not all(map(torch.is_tensor, state.values())):
+        raise ValueError(f'{source} is not a checkpoint of a network: it holds no state dict')
+    return state, entry

@@ -1,0 +1,151 @@
+"""``init_cfg=dict(type='Pretrained', checkpoint=...)`` with the files of other libraries."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from mmengine.runner import load_checkpoint
+from mmpretrain.models import ConvNeXt
+from other_libraries import SMALL, build, randomize, save
+
+from convnextv2_mm.checkpoints import FORMATS, PUBLISHED, read_checkpoint, write_checkpoint
+from convnextv2_mm.engine.run_setup import check_model, read_config
+from convnextv2_mm.models import ConvNeXtV2
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope='module')
+def source(tmp_path_factory):
+    """A classifier of Atto, read from timm."""
+    folder = tmp_path_factory.mktemp('source')
+    save('timm', build('timm', 'atto'), folder / 'timm.safetensors')
+    return read_checkpoint(folder / 'timm.safetensors')
+
+
+@pytest.fixture(scope='module')
+def files(source, tmp_path_factory):
+    """The same weights in the files of each library."""
+    folder = tmp_path_factory.mktemp('files')
+    paths = {to: folder / (to if to == 'transformers' else f'{to}.pth') for to in FORMATS}
+    for to, path in paths.items():
+        write_checkpoint(source, path, to)
+    return paths
+
+
+def assert_loaded(backbone, source, norm=True):
+    state = backbone.state_dict()
+    expected = {
+        name.removeprefix('backbone.'): tensor
+        for name, tensor in source.weights.items()
+        if name.startswith('backbone.') and (norm or 'norm3' not in name)
+    }
+    assert all(torch.equal(state[name], tensor) for name, tensor in expected.items())
+    assert len(expected) > 100
+
+
+@pytest.mark.parametrize('prefix', [None, 'backbone.', 'backbone'])
+@pytest.mark.parametrize('to', FORMATS)
+def test_a_backbone_reads_every_layout(to, prefix, files, source):
+    init = dict(type='Pretrained', checkpoint=str(files[to]), prefix=prefix)
+    backbone = ConvNeXtV2('atto', init_cfg=init)
+    backbone.init_weights()
+    assert_loaded(backbone, source)
+
+
+@pytest.mark.parametrize(
+    ('path', 'to'),
+    [
+        ('configs/demo/mask-rcnn_convnextv2-a_fpn_shapes.py', 'timm'),
+        ('configs/demo/upernet_convnextv2-a_shapes.py', 'transformers'),
+        ('configs/demo/fcmae_convnextv2-a_shapes.py', 'official'),
+    ],
+)
+def test_a_task_reads_other_layouts(path, to, files, source):
+    config = read_config(str(ROOT / path))
+    config.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=str(files[to]))
+    check_model(config.model)
+    model = MODELS.build(config.model)
+    model.backbone.init_weights()
+    assert_loaded(model.backbone, source, norm='fcmae' not in path)
+
+
+def test_an_url_is_read(files, source, website, cache):
+    folder, address = website
+    (folder / 'timm.pth').write_bytes(files['timm'].read_bytes())
+    init = dict(type='Pretrained', checkpoint=f'{address}timm.pth')
+    backbone = ConvNeXtV2('atto', init_cfg=init)
+    backbone.init_weights()
+    assert_loaded(backbone, source)
+
+
+def test_a_name_is_read_by_all(files, source, cache):
+    file = cache / Path(PUBLISHED['atto_fcmae_ft_in1k'].official).name
+    file.write_bytes(files['official'].read_bytes())
+    name = 'convnextv2://atto_fcmae_ft_in1k'
+    for prefix in (None, 'backbone.'):
+        init = dict(type='Pretrained', checkpoint=name, prefix=prefix)
+        backbone = ConvNeXtV2('atto', init_cfg=init)
+        backbone.init_weights()
+        assert_loaded(backbone, source)
+    # load_from of a whole model, and the backbone of mmpretrain
+    model = build('mmpretrain', 'atto')
+    load_checkpoint(model, name, strict=True)
+    assert_loaded(model.backbone, source)
+    init = dict(type='Pretrained', checkpoint=name, prefix='backbone.')
+    version = dict(use_grn=True, layer_scale_init_value=0.0)
+    backbone = ConvNeXt('atto', **version, init_cfg=init)
+    backbone.init_weights()
+    assert_loaded(backbone, source)
+
+
+def test_other_modules_are_left_to_mmengine(tmp_path):
+    linear = randomize(torch.nn.Linear(3, 4))
+    state = {f'part.{name}': tensor for name, tensor in linear.state_dict().items()}
+    torch.save(dict(state_dict=state), tmp_path / 'file.pth')
+
+    class Layer(BaseModule):
+        def __init__(self, init_cfg):
+            super().__init__(init_cfg)
+            self.weight = torch.nn.Parameter(torch.zeros(4, 3))
+
+    init = dict(type='Pretrained', checkpoint=str(tmp_path / 'file.pth'), prefix='part.')
+    layer = Layer(init)
+    layer.init_weights()
+    assert torch.equal(layer.weight, linear.weight)
+
+
+V1 = dict(use_grn=False, layer_scale_init_value=1e-6)
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(arch='atto', **V1), 'is of a ConvNeXt V2 atto, .*, the config builds a ConvNeXt V1'),
+        (dict(arch='femto'), 'is of a ConvNeXt V2 atto, .*, the config builds a ConvNeXt V2 femto'),
+        (
+            dict(arch=SMALL),
+            'the config builds a ConvNeXt V2 of a custom size, depths 1,1',
+        ),
+        (dict(arch='atto', in_channels=4), 'the config builds .*, 4 image channels'),
+    ],
+)
+def test_weights_of_another_network_are_refused(options, message, files):
+    init = dict(type='Pretrained', checkpoint=str(files['timm']))
+    backbone = ConvNeXtV2(**options, init_cfg=init)
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    with pytest.raises(ValueError, match=message):
+        backbone.init_weights()
+    assert all(torch.equal(backbone.state_dict()[name], before[name]) for name in before)
+
+
+def test_v1_given_as_v2_is_refused(tmp_path):
+    save('timm', build('timm', 'tiny', version=1), tmp_path / 'v1.safetensors')
+    init = dict(type='Pretrained', checkpoint=str(tmp_path / 'v1.safetensors'))
+    with pytest.raises(ValueError, match='a ConvNeXt V1 tiny, .* V2 tiny, .* use_grn=False'):
+        ConvNeXtV2('tiny', init_cfg=init).init_weights()
+    backbone = ConvNeXtV2('tiny', **V1, init_cfg=init)
+    backbone.init_weights()
+    assert backbone.stages[0][0].gamma.abs().max() > 1e-3
