@@ -6,11 +6,16 @@ site meets which under each tap is what a sparse library makes one from: gather,
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .patch_layout import PatchLayout
+
+Pairs = list[tuple[Tensor, Tensor]]
+_PAIRS: WeakKeyDictionary[PatchLayout, dict[tuple[int, int], Pairs]] = WeakKeyDictionary()
 
 
 def spconv_depthwise_conv(
@@ -30,14 +35,18 @@ def spconv_depthwise_conv(
     Raises:
         ImportError: If spconv is not installed.
     """
-    pairs = _pairs(layout, x.shape[2], weight.shape[-1])
-    y = _PairwiseConv.apply(x.reshape(-1, x.shape[-1]), weight, pairs)
+    # Every block of a stage asks for the same: the first has it computed.
+    found = _PAIRS.setdefault(layout, {})
+    key = (x.shape[2], weight.shape[-1])
+    if key not in found:
+        found[key] = _find_pairs(layout, *key)
+    y = _PairwiseConv.apply(x.reshape(-1, x.shape[-1]), weight, found[key])
     if bias is not None:
         y = y + bias.to(y.dtype)
     return y.view_as(x)
 
 
-def _pairs(layout: PatchLayout, side: int, kernel_size: int) -> list[tuple[Tensor, Tensor]]:
+def _find_pairs(layout: PatchLayout, side: int, kernel_size: int) -> Pairs:
     """For each tap, the packed sites that are read and those that are written."""
     try:
         from spconv.core import ConvAlgo
@@ -67,7 +76,7 @@ class _PairwiseConv(torch.autograd.Function):
     """Sums in float32 and keeps only its input for the backward pass."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, pairs: list) -> Tensor:
+    def forward(ctx, x: Tensor, weight: Tensor, pairs: Pairs) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.pairs = pairs
         y = torch.zeros_like(x, dtype=torch.promote_types(x.dtype, torch.float32))
