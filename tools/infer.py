@@ -2,10 +2,12 @@
 
 Writes for each image a picture ``NAME.png`` and the prediction itself: ``NAME.json`` (boxes in
 pixels, masks as COCO run lengths, labels or loss), or ``NAME_labels.png`` (class of each pixel).
+Images of the same name keep their folders.
 """
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +21,12 @@ from mmengine.structures import BaseDataElement
 from mmengine.utils import track_iter_progress
 from pycocotools import mask as coco_mask
 
-from convnextv2_mm.engine.pictures import draw_prediction, write_picture
+from convnextv2_mm.engine.pictures import (
+    draw_prediction,
+    open_window,
+    result_names,
+    write_picture,
+)
 from convnextv2_mm.engine.run_setup import (
     load_model,
     one_sentence_errors,
@@ -36,6 +43,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('images', nargs='+', help='image files')
     parser.add_argument('--out', required=True, metavar='DIR', help='folder for the results')
     parser.add_argument('--score-thr', type=float, default=0.3, help='draw detections from here on')
+    parser.add_argument(
+        '--show', action='store_true', help='show each picture in a window; the space bar goes on'
+    )
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config'
@@ -74,26 +84,42 @@ def write_prediction(sample: BaseDataElement, classes: Sequence[str], path: Path
 
 
 def predict(
-    config: Config, checkpoint: str, images: list[str], out: Path, score_thr: float, device: str
+    config: Config,
+    checkpoint: str,
+    images: list[str],
+    out: Path,
+    score_thr: float,
+    device: str,
+    show: bool = False,
 ) -> None:
     """Predict on image files with the model of a config, and write the results to ``out``."""
+    names = result_names(images)
     with one_sentence_errors():
         for image in images:
             if not Path(image).is_file():
                 raise FileNotFoundError(f'image {image} does not exist')
+            if Path(image).resolve() == (out / f'{names[image]}.png').resolve():
+                raise ValueError(f'--out {out} is not allowed: a picture would replace {image}')
         if 'test_dataloader' not in config:
             raise ValueError('the config describes no test: it has no test_dataloader')
         model = load_model(config, checkpoint, device)
         pipeline = load_pipeline(config)
-        meta = DATASETS.get(config.test_dataloader.dataset.type).METAINFO
+        dataset = config.test_dataloader.dataset
+        with DATASETS.switch_scope_and_registry(config.default_scope) as registry:
+            meta = registry.get(dataset.type).METAINFO | (dataset.get('metainfo') or {})
     collate = config.test_dataloader.get('collate_fn', dict(type='pseudo_collate'))
     collate = FUNCTIONS.get(collate['type'])
+    window = open_window() if show else None
+    if show and window is None:
+        print('no display: --show opens no window, the pictures are only written', file=sys.stderr)
     for image in track_iter_progress(images):
         with torch.no_grad():
             sample = model.test_step(collate([pipeline(dict(img_path=image, img_id=0))]))[0]
         picture = draw_prediction(sample, config, meta, score_thr)
-        write_picture(picture, out / f'{Path(image).stem}.png')
-        write_prediction(sample, meta.get('classes', ()), out / Path(image).stem)
+        write_picture(picture, out / f'{names[image]}.png')
+        write_prediction(sample, meta.get('classes', ()), out / names[image])
+        if window is not None:
+            window.show(picture, win_name=image)
 
 
 def main() -> None:
@@ -101,7 +127,7 @@ def main() -> None:
     with one_sentence_errors():
         config = read_config(args.config, args.cfg_options)
     out = Path(args.out)
-    predict(config, args.checkpoint, args.images, out, args.score_thr, args.device)
+    predict(config, args.checkpoint, args.images, out, args.score_thr, args.device, args.show)
     print(f'\n{len(args.images)} images written to {out}')
 
 
