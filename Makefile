@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint install
+.PHONY: demo test lint install docs docs-linkcheck docs-pictures
 
 demo: install
 	$(BIN)/python tools/demo.py
@@ -13,10 +13,24 @@ lint: install
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
+docs: .venv/docs-installed
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going docs build/docs
+	@echo "open build/docs/index.html"
+
+docs-linkcheck: .venv/docs-installed
+	$(BIN)/python -m sphinx --builder linkcheck docs build/docs-linkcheck
+
+docs-pictures: install
+	$(BIN)/python docs/make_pictures.py
+
 install: .venv/installed
 
 .venv/installed: setup.py $(wildcard requirements/*.txt)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -r requirements/tests.txt
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+.venv/docs-installed: .venv/installed requirements/docs.txt
+	$(BIN)/python -m pip install --quiet -r requirements/docs.txt
 	touch $@
