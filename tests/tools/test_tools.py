@@ -338,6 +338,19 @@ def test_real_config_takes_two_steps_where_the_data_is_expected(config, tmp_path
     assert {state['step'].item() for state in trained['optimizer']['state'].values()} == {2}
 
 
+def test_learning_rate_is_scaled_to_the_images_of_a_step(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lay_out_real_data(tmp_path)
+    changes = [*PRETRAIN, 'train_dataloader.batch_size=1', 'train_dataloader.num_workers=0']
+    changes += ['train_dataloader.persistent_workers=False']
+    config = ROOT / 'configs/pretrain/fcmae_convnextv2-l_8xb256-accum2-800e_in1k-224px.py'
+    run('train', config, '--auto-scale-lr', '--cfg-options', *changes)
+    trained = torch.load(newest_checkpoint(next(tmp_path.glob('work_dirs/*'))), weights_only=False)
+    # One image twice a step, and 1.5e-4 for 256.
+    for group in trained['optimizer']['param_groups']:
+        assert group['initial_lr'] == pytest.approx(1.5e-4 * 2 / 256)
+
+
 MISTAKES = [
     (['train', 'configs/demo/nothing.py'], 'nothing.py does not exist'),
     (
