@@ -81,11 +81,12 @@ def predict(
         for image in images:
             if not Path(image).is_file():
                 raise FileNotFoundError(f'image {image} does not exist')
-        if 'test_dataloader' not in config:
+        if not config.get('test_dataloader'):
             raise ValueError('the config describes no test: it has no test_dataloader')
         model = load_model(config, checkpoint, device)
         pipeline = load_pipeline(config)
-        meta = DATASETS.get(config.test_dataloader.dataset.type).METAINFO
+        with DATASETS.switch_scope_and_registry(config.default_scope) as registry:
+            meta = registry.get(config.test_dataloader.dataset.type).METAINFO
     collate = config.test_dataloader.get('collate_fn', dict(type='pseudo_collate'))
     collate = FUNCTIONS.get(collate['type'])
     for image in track_iter_progress(images):

@@ -63,6 +63,9 @@ def build_runner(args: argparse.Namespace) -> Runner:
         if 'auto_scale_lr' not in config:
             raise ValueError(f'config {args.config} has no auto_scale_lr.base_batch_size')
         config.auto_scale_lr.enable = True
+        # MMEngine counts the images of a batch, a step of the optimizer those of several.
+        accumulation = config.optim_wrapper.get('accumulative_counts', 1)
+        config.auto_scale_lr.base_batch_size /= accumulation
     if args.tensorboard:
         config.visualizer.vis_backends.append(dict(type='TensorboardVisBackend'))
 
