@@ -89,7 +89,7 @@ class UNetDecoder(BaseModule):
             nn.Sequential(LayerNorm(width, eps=1e-6), PatchUnconv(width, width // 2))
             for width in widths[:-1]
         )
-        self.stages = nn.ModuleList(
+        self.blocks = nn.ModuleList(
             nn.Sequential(*(ConvNeXtV2Block(width) for _ in range(depth))) for width in widths
         )
         self.pred = nn.Linear(widths[-1], 4 * 4 * out_channels)
@@ -109,7 +109,7 @@ class UNetDecoder(BaseModule):
         stages = latent[::-1] if self.needs_stages else [latent]
         grid = stages[0].shape[2:]
         x = None
-        for i, blocks in enumerate(self.stages):
+        for i, blocks in enumerate(self.blocks):
             if i > 0:
                 x = self.upsample_layers[i - 1](x)  # [N, 2H, 2W, D/2]
             if i < len(stages):

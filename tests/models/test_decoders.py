@@ -169,7 +169,7 @@ def test_unet_predicts_pixels_in_row_column_channel_order():
 def test_unet_takes_each_stage_where_it_belongs():
     """A change at one site of a stage arrives around that place only, in one step of 7x7."""
     decoder = randomize(UNetDecoder(CHANNELS, embed_dims=32)).eval()
-    for block in (stage[0] for stage in decoder.stages):
+    for block in (stage[0] for stage in decoder.blocks):
         nn.init.zeros_(block.grn.gamma)  # the one layer that looks at the whole image
     stages = [torch.randn(1, c, 4 * s, 4 * s) for c, s in zip(CHANNELS, (8, 4, 2, 1), strict=True)]
     mask = torch.zeros(1, 16)
