@@ -2,6 +2,7 @@
 
 import re
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,9 +13,11 @@ import pytest
 import torch
 import yaml
 from mmdet.structures.mask import PolygonMasks
+from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from timm.utils import ModelEmaV2
 from torch import nn
@@ -77,6 +80,12 @@ class Recipe(NamedTuple):
     head_scale: float = 1.0
 
 
+@cache
+def read(path: str) -> Config:
+    """A config of the repository, parsed once for all tests, which leave it as it is."""
+    return read_config(str(ROOT / path))
+
+
 def recipe_of(stem: str) -> Recipe:
     """The recipe that the name of a config stands for."""
     size = re.search(r'convnext(?:v2)?-(\w)_', stem)[1]
@@ -133,9 +142,11 @@ def images_of_a_step(config, stem: str) -> int:
 
 @pytest.mark.parametrize('path', CONFIGS)
 def test_config_builds(path):
-    config = read_config(str(ROOT / path))
-    config.model.backbone.pop('init_cfg', None)
-    model = check_model(config.model)
+    config = read(path)
+    init_default_scope(config.default_scope)
+    model = deepcopy(config.model)
+    model.backbone.pop('init_cfg', None)
+    model = check_model(model)
     assert all(parameter.is_meta for parameter in model.parameters())
     wrapper = config.optim_wrapper
     assert wrapper.constructor == 'convnextv2_mm.LayerDecayOptimWrapperConstructor'
@@ -174,7 +185,7 @@ def check_metafile(model, path: str) -> None:
 
 @pytest.mark.parametrize('path', RECIPES)
 def test_recipe_is_that_of_the_paper(path):
-    config, stem = read_config(str(ROOT / path)), Path(path).stem
+    config, stem = read(path), Path(path).stem
     recipe = recipe_of(stem)
     assert images_of_a_step(config, stem) == config.auto_scale_lr.base_batch_size == recipe.batch
 
@@ -211,7 +222,7 @@ def test_recipe_is_that_of_the_paper(path):
 
 @pytest.mark.parametrize('path', [p for p in RECIPES if 'classification/' in p])
 def test_classification_head_and_augmentation(path):
-    config, stem = read_config(str(ROOT / path)), Path(path).stem
+    config, stem = read(path), Path(path).stem
     recipe, head = recipe_of(stem), config.model.head
     classes = 21841 if '_in22k' in stem else 1000
     assert head.num_classes == config.model.data_preprocessor.num_classes == classes
@@ -247,7 +258,7 @@ def test_classification_head_and_augmentation(path):
 @pytest.mark.parametrize('path', [p for p in RECIPES if 'pretrain/' not in p])
 def test_initial_weights_are_of_the_stage_before(path):
     """The default checkpoint is published, or is what another config leaves."""
-    config, stem = read_config(str(ROOT / path)), Path(path).stem
+    config, stem = read(path), Path(path).stem
     version, letter = re.search(r'convnext(v2)?-(\w)_', stem).groups()
     init = config.model.backbone.get('init_cfg')
     if '-300e_in1k' in stem:
@@ -266,7 +277,7 @@ def test_initial_weights_are_of_the_stage_before(path):
             assert weights.stage == 'in1k'
         return
     folder, file = Path(name).parent.name, Path(name).name
-    before = read_config(str(ROOT / 'configs/classification' / f'{folder}.py'))
+    before = read(f'configs/classification/{folder}.py')
     assert file == f'epoch_{before.train_cfg.max_epochs}.pth'
     assert f'convnextv2-{letter}_' in folder
     assert ('_in22k' in folder) == ('-in22k_' in stem)
@@ -307,7 +318,7 @@ class OfficialAverage(Hook):
 def test_average_of_weights_counts_steps_of_the_optimizer(tmp_path):
     """With gradients summed over batches, MMEngine's EMA is timm's of the official code."""
     path = 'configs/classification/convnextv2-b_8xb32-accum4-100e-fcmae_in1k-224px.py'
-    config = read_config(str(ROOT / path))
+    config = read(path)
     (ema,) = config.custom_hooks
     steps = config.optim_wrapper.accumulative_counts
     official = OfficialAverage(steps, 1 - ema.momentum)
@@ -374,7 +385,7 @@ def test_detection_boxes_follow_the_outlines(tmp_path):
 
 @pytest.mark.parametrize('path', [p for p in RECIPES if 'detection/' in p])
 def test_detection_input_and_test(path):
-    config, stem = read_config(str(ROOT / path)), Path(path).stem
+    config, stem = read(path), Path(path).stem
     nms = config.model.test_cfg.rcnn.nms
     assert nms.type == ('nms' if 'ms-1x' in stem else 'soft_nms')
     assert nms.iou_threshold == 0.5
@@ -394,7 +405,7 @@ def test_detection_input_and_test(path):
 
 @pytest.mark.parametrize('path', [p for p in RECIPES if 'segmentation/' in p])
 def test_segmentation_sizes_and_multi_scale_test(path):
-    config, stem = read_config(str(ROOT / path)), Path(path).stem
+    config, stem = read(path), Path(path).stem
     pixels = int(re.search(r'-(\d+)px', stem)[1])
     assert pixels == (640 if 'in22k' in stem else 512)
     assert tuple(config.model.data_preprocessor.size) == (pixels, pixels)

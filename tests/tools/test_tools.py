@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import torch
 from mmdet.visualization import DetLocalVisualizer
+from mmpretrain.datasets import ImageNet
 from mmpretrain.visualization import UniversalVisualizer
 from mmseg.visualization import SegLocalVisualizer
 from pycocotools import mask as coco_mask
 
 from convnextv2_mm.datasets.shapes import CLASSES, draw, write_shapes
+from convnextv2_mm.engine.run_setup import check_model, read_config
 
 ROOT = Path(__file__).parents[2]
 # Classification has no demo: a small config of what a user would write.
@@ -336,6 +338,30 @@ def test_real_config_takes_two_steps_where_the_data_is_expected(config, tmp_path
     assert all(0 < loss < 100 for loss in losses)
     trained = torch.load(newest_checkpoint(work_dir), weights_only=False)
     assert {state['step'].item() for state in trained['optimizer']['state'].values()} == {2}
+
+
+@pytest.mark.parametrize(
+    'config',
+    [
+        'classification/convnextv2-a_8xb128-600e-fcmae_in1k-224px.py',
+        'detection/mask-rcnn_convnextv2-a_fpn_lsj-3x-fcmae_coco.py',
+        'segmentation/upernet_convnextv2-a_4xb4-160k-fcmae_ade20k-512px.py',
+    ],
+)
+def test_inference_knows_the_classes_of_real_data_sets(config, tmp_path):
+    path = ROOT / 'configs' / config
+    model = check_model(read_config(str(path), {'model.backbone.init_cfg': None}).model)
+    torch.manual_seed(0)
+    weights = {k: 0.01 * torch.randn(v.shape) for k, v in model.state_dict().items()}
+    torch.save(dict(state_dict=weights), tmp_path / 'random.pth')
+    cv2.imwrite(str(tmp_path / 'image.jpg'), draw(0, 'val', 0, 64).image)
+    scale = 64 if 'classification' in config else '(64,64)'
+    changes = ['--cfg-options', f'test_dataloader.dataset.pipeline.1.scale={scale}']
+    run('infer', path, tmp_path / 'random.pth', tmp_path / 'image.jpg', '--out', tmp_path, *changes)
+    assert cv2.imread(str(tmp_path / 'image.png')) is not None
+    if 'classification' in config:
+        label = json.loads((tmp_path / 'image.json').read_text())['label']
+        assert label in ImageNet.METAINFO['classes']
 
 
 def test_learning_rate_is_scaled_to_the_images_of_a_step(tmp_path, monkeypatch):
