@@ -158,8 +158,8 @@ class ConvNeXtV2(BaseModule):
         with_cp: Recompute each block in the backward pass instead of storing its activations.
         backend: Of the operators: ``auto``, ``torch``, ``triton`` or ``spconv``, see
             :func:`~convnextv2_mm.ops.depthwise_conv`.
-        hidden_norm: For ablations, another layer than the paper's GRN: ``dict(type='GRN', ...)``
-            with other arguments, or type ``LRN``, ``BN``, ``LN``, ``SE`` or ``CBAM``, see
+        hidden_norm: For ablations, another GRN than the paper's, ``dict(aggregation='l1')`` and the
+            like, or another layer, ``dict(type='LN')`` and the like: see
             :mod:`~convnextv2_mm.models.hidden_norms`.
         init_cfg: MMEngine initialisation, such as ``dict(type='Pretrained', checkpoint=...,
             prefix='backbone.')``.

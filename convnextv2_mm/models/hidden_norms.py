@@ -88,8 +88,8 @@ class GRNVariant(nn.Module):
         self.normalization = normalization
         self.residual = residual
         # With the residual, zeros make it the identity at first. Without, they would let nothing
-        # through: no layer of the branch but the last would have a gradient. Ones pass x · N, which
-        # on average over channels is about x.
+        # through, and no layer before it would have a gradient. Ones pass x · N, which for the
+        # paper's N is x on average over the channels.
         self.gamma = nn.Parameter(torch.full((channels,), 0.0 if residual else 1.0))
         self.beta = nn.Parameter(torch.zeros(channels))
 
@@ -201,15 +201,16 @@ PAPER_GRN = dict(type='GRN', aggregation='l2', normalization='mean', residual=Tr
 
 
 def is_paper_grn(config: Mapping | None) -> bool:
-    """Whether a config says ``dict(type='GRN')`` and nothing but its defaults."""
-    return isinstance(config, Mapping) and 'type' in config and {**PAPER_GRN, **config} == PAPER_GRN
+    """Whether a config says nothing but the defaults of GRN."""
+    return isinstance(config, Mapping) and {**PAPER_GRN, **config} == PAPER_GRN
 
 
 def build_hidden_norm(config: Mapping, channels: int) -> nn.Module:
     """Build a layer for the hidden channels of a block.
 
     Args:
-        config: ``dict(type=NAME, ...)`` with a name of ``HIDDEN_NORMS`` and arguments of its class.
+        config: ``dict(type=NAME, ...)`` with a name of ``HIDDEN_NORMS``, GRN by default, and
+            arguments of its class.
         channels: 4C.
 
     Raises:
@@ -217,9 +218,12 @@ def build_hidden_norm(config: Mapping, channels: int) -> nn.Module:
         TypeError: If the type does not take such an argument.
     """
     if not isinstance(config, Mapping):
-        raise ValueError(f'hidden_norm {config!r} is not allowed: give dict(type=...)')
+        raise ValueError(
+            f'hidden_norm {config!r} is not allowed: give dict(type=...) with one of '
+            f'{", ".join(HIDDEN_NORMS)}'
+        )
     arguments = dict(config)
-    name = arguments.pop('type', None)
+    name = arguments.pop('type', 'GRN')
     _check('hidden_norm type', name, HIDDEN_NORMS)
     return HIDDEN_NORMS[name](channels, **arguments)
 
