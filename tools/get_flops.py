@@ -144,9 +144,13 @@ def main() -> None:
         config.model.get('backbone', {}).pop('init_cfg', None)  # weights do not matter
         # On the meta device, where attention is made of products that are counted.
         model = revert_sync_batchnorm(check_model(config.model)).eval().to('meta')
+        is_packed = []  # whether the features of FCMAE's encoder are those of visible patches
+        if isinstance(model, FCMAE):
+            first = model.backbone.stages[0][0]
+            first.register_forward_pre_hook(lambda _, x: is_packed.append(x[0].ndim == 5))
         counts = count(model, tuple(args.shape))
     note = ''
-    if isinstance(model, FCMAE) and model.backbone.is_packed:
+    if any(is_packed):
         grid = patch_grid(args.shape, model.backbone.patch_size)
         visible = PatchLayout.random(1, grid, model.mask_ratio).visible.shape[1]
         patches = grid[0] * grid[1]

@@ -172,6 +172,12 @@ def test_fcmae_counts_visible_sites(height, width, visible, capsys):
     assert table['FCMAE'][1] == pytest.approx(encoder('base', visible) + decoder, abs=0.006)
 
 
+def test_fcmae_without_sparse_encoding_counts_all_sites(capsys):
+    changes = ['--cfg-options', 'model.backbone.backend=masked']
+    table = run(capsys, ROOT / PRETRAIN, '--shape', 224, 224, *changes)
+    assert table['backbone'][1] == pytest.approx(encoder('base', 49), abs=0.006)
+
+
 def test_fcmae_names_what_the_whole_image_would_take(capsys, monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['', str(ROOT / PRETRAIN), '--shape', '224', '224'])
     get_flops.main()
