@@ -149,6 +149,8 @@ def check_data(dataloader: ConfigDict) -> None:
             continue
         root = Path(part.get('data_root') or '')
         prefix = part.get('data_prefix') or {}
+        if part.type == 'ImageNet' and not prefix:  # it has each split in a folder of that name
+            prefix = part.get('split', '')
         folders = prefix.values() if isinstance(prefix, dict) else [prefix]
         for path in (root, root / (part.get('ann_file') or ''), *(root / f for f in folders)):
             if not path.exists():
