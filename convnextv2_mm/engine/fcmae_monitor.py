@@ -102,7 +102,7 @@ class FCMAEMonitorHook(Hook):
                 model.backbone(data['inputs'])
 
         loss = float(np.mean([sample.reconstruction_loss for sample in samples]))
-        scalars = {'monitor/loss': loss}
+        scalars = {'iter': step, 'monitor/loss': loss}  # as the training log has it
         scalars |= {f'cosine_distance/{name}': value for name, value in distances.items()}
         for name, (gamma, beta) in grn_norms(model.backbone.state_dict()).items():
             scalars |= {f'grn_gamma/{name}': gamma, f'grn_beta/{name}': beta}
