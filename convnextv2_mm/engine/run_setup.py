@@ -199,7 +199,10 @@ def find_images(paths: Sequence[str], number: int | None = None) -> list[str]:
 
     Raises:
         FileNotFoundError: If one of the paths does not exist, or a folder holds no image.
+        ValueError: If ``number`` is not positive.
     """
+    if number is not None and number < 1:
+        raise ValueError(f'--num-images {number} is not allowed: 1 is least')
     found = []
     for path in map(Path, paths):
         inside = [str(path)]

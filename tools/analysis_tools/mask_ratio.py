@@ -69,7 +69,10 @@ def read_sweep(path: str, metrics: list[str] | None) -> dict:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'table {path} does not exist')
-    rows = json.loads(Path(path).read_text())
+    try:
+        rows = json.loads(Path(path).read_text())
+    except ValueError:
+        rows = None
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise ValueError(f'table {path} is not a JSON list of rows')
     columns = list(dict.fromkeys(column for row in rows for column in row))

@@ -99,10 +99,11 @@ def load_fcmae(args: argparse.Namespace) -> tuple[FCMAE, Config, Callable[[str],
     """
     args.out = check_figure_path(args.out)
     config = read_config(args.config, args.cfg_options)
+    kind = MODELS.get(config.model.type)
+    if not isinstance(kind, type) or not issubclass(kind, FCMAE):
+        raise ValueError(f'config {args.config} is of {config.model.type}, it must be of FCMAE')
     read = image_reader(config)
     model = load_model(config, args.checkpoint, args.device)
-    if not isinstance(model, FCMAE):
-        raise ValueError(f'config {args.config} is not of FCMAE: it is of {type(model).__name__}')
 
     @torch.no_grad()
     def reconstruct(image: str) -> BaseDataElement:

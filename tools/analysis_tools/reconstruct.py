@@ -7,6 +7,7 @@ true one, which the network does not predict. Pictures after the first page are 
 
 import argparse
 import statistics
+from pathlib import Path
 
 from matplotlib.figure import Figure
 from mmengine.config import Config
@@ -38,9 +39,12 @@ def draw(samples: list[BaseDataElement], names: list[str], config: Config) -> Fi
     axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axis, panel, sample, name in zip(axes, panels, samples, names, strict=True):
         axis.imshow(panel)
+        for part in (1, 2):
+            axis.axvline(part * panel.shape[1] / 3 - 0.5, color='white', linewidth=4)
         axis.set_xticks([])
         axis.set_yticks([])
-        axis.set_ylabel(f'{name}\nloss {sample.reconstruction_loss:.3f}', fontsize=7)
+        label = name if len(name) <= 24 else f'{name[:23]}…'
+        axis.set_ylabel(f'{label}\nloss {sample.reconstruction_loss:.3f}', fontsize=7)
     width = panels[0].shape[1] / 3
     axes[0].set_xticks(
         [(i + 0.5) * width for i in range(3)], ['masked', 'reconstructed', 'original']
@@ -60,11 +64,11 @@ def main() -> None:
         losses.append(page[-1].reconstruction_loss)
         if len(page) == args.rows or number == len(images):
             first = number - len(page)
-            names = [image.replace('\\', '/').split('/')[-1] for image in images[first:number]]
+            names = [Path(image).stem for image in images[first:number]]
             place = args.out
             if first:
                 place = place.with_stem(f'{place.stem}-{first // args.rows + 1}')
-            write_figure(draw(page, [name[:24] for name in names], config), place)
+            write_figure(draw(page, names, config), place)
             page = []
     for image, loss in zip(images, losses, strict=True):
         print(f'{loss:8.4f}  {image}')
