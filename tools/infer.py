@@ -13,20 +13,18 @@ import cv2
 import numpy as np
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.dataset import Compose
-from mmengine.registry import DATASETS, FUNCTIONS
+from mmengine.registry import DATASETS
 from mmengine.structures import BaseDataElement
 from mmengine.utils import track_iter_progress
 from pycocotools import mask as coco_mask
 
 from convnextv2_mm.engine.pictures import draw_prediction, write_picture
 from convnextv2_mm.engine.run_setup import (
+    image_reader,
     load_model,
     one_sentence_errors,
     read_config,
 )
-
-ANNOTATION_STEPS = ('LoadAnnotations', 'LoadPanopticAnnotations')
 
 
 def parse_args() -> argparse.Namespace:
@@ -41,11 +39,6 @@ def parse_args() -> argparse.Namespace:
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config'
     )
     return parser.parse_args()
-
-
-def load_pipeline(config: Config) -> Compose:
-    steps = config.test_dataloader.dataset.pipeline
-    return Compose([step for step in steps if step['type'] not in ANNOTATION_STEPS])
 
 
 def write_prediction(sample: BaseDataElement, classes: Sequence[str], path: Path) -> None:
@@ -81,17 +74,13 @@ def predict(
         for image in images:
             if not Path(image).is_file():
                 raise FileNotFoundError(f'image {image} does not exist')
-        if not config.get('test_dataloader'):
-            raise ValueError('the config describes no test: it has no test_dataloader')
+        read = image_reader(config)
         model = load_model(config, checkpoint, device)
-        pipeline = load_pipeline(config)
         with DATASETS.switch_scope_and_registry(config.default_scope) as registry:
             meta = registry.get(config.test_dataloader.dataset.type).METAINFO
-    collate = config.test_dataloader.get('collate_fn', dict(type='pseudo_collate'))
-    collate = FUNCTIONS.get(collate['type'])
     for image in track_iter_progress(images):
         with torch.no_grad():
-            sample = model.test_step(collate([pipeline(dict(img_path=image, img_id=0))]))[0]
+            sample = model.test_step(read(image))[0]
         picture = draw_prediction(sample, config, meta, score_thr)
         write_picture(picture, out / f'{Path(image).stem}.png')
         write_prediction(sample, meta.get('classes', ()), out / Path(image).stem)

@@ -72,6 +72,9 @@ def build_runner(args: argparse.Namespace) -> Runner:
     check_data(config.train_dataloader)
     if config.get('val_dataloader'):
         check_data(config.val_dataloader)
+    hooks = [hook.type for hook in config.get('custom_hooks') or []]
+    if 'convnextv2_mm.FCMAEMonitorHook' in hooks and config.get('test_dataloader'):
+        check_data(config.test_dataloader)
     check_model(config.model)
     start = config.get('load_from')
     if config.get('resume') and not start:
