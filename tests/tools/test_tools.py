@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmdet.datasets import CocoDataset
 from mmdet.visualization import DetLocalVisualizer
 from mmpretrain.datasets import ImageNet
 from mmpretrain.visualization import UniversalVisualizer
@@ -232,7 +233,6 @@ def test_resume_goes_on_where_it_stopped(options, pretrained, tmp_path):
 
 def lay_out_real_data(root: Path) -> None:
     """Two drawings where ImageNet, COCO and ADE20K are expected, under names that they know."""
-    names = ('person', 'bicycle', 'car', 'motorcycle', 'airplane', 'bus')
     for split, ade_split in (('train', 'training'), ('val', 'validation')):
         folders = {
             'imagenet': root / 'data/imagenet' / split / 'n01440764',
@@ -248,7 +248,9 @@ def lay_out_real_data(root: Path) -> None:
         annotations = root / 'data/coco/annotations' / f'instances_{split}2017.json'
         annotations.parent.mkdir(exist_ok=True)
         coco = dict(images=[], annotations=[], categories=[])
-        coco['categories'] = [dict(id=i + 1, name=name) for i, name in enumerate(names)]
+        coco['categories'] = [
+            dict(id=i + 1, name=name) for i, name in enumerate(CocoDataset.METAINFO['classes'])
+        ]
         for index in range(2):
             drawing = draw(0, split, index, 128)
             for folder in ('imagenet', 'imagenet21k', 'coco', 'image'):
