@@ -193,7 +193,8 @@ def plot(rows: list[dict], args: argparse.Namespace) -> None:
             places = [titles.index(t) + (index + 0.5) * width for t in found]
             title = PLOT_NAMES.get(name, name) if args.what == 'pretrain' else name
             bars = axis.bar(places, found.values(), width, label=title, color=look['color'])
-            axis.bar_label(bars, fmt='{:.3g}', fontsize=7)
+            figures = [f'{v:.0f}' if v >= 100 else f'{v:.3g}' for v in found.values()]
+            axis.bar_label(bars, figures, fontsize=7)
         axis.set_xticks([i + 0.4 for i in range(len(titles))], titles)
         axis.tick_params('x', rotation=0 if max(map(len, titles)) < 10 else 90)
         axis.set_ylabel(label)

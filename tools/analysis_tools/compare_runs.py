@@ -94,9 +94,9 @@ def draw(runs: dict[str, Curves], keys: list[str]) -> Figure:
             marker = look['marker'] if len(values) <= 30 else None
             axis.plot(values.keys(), values.values(), **{**look, 'marker': marker})
         axis.set(xlabel=' or '.join(sorted(units)), ylabel=key)
-        low, high = axis.get_xlim()
-        if high - low < 1:  # a single step
-            axis.set_xlim(low - 0.5, high + 0.5)
+        low, high = axis.dataLim.intervalx
+        if low == high:
+            axis.set_xlim(low - 1, high + 1)
         axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axis.spines[['top', 'right']].set_visible(False)
         axis.grid(alpha=0.3)

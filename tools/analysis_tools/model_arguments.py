@@ -1,7 +1,8 @@
 """Models and images on the command line of the tools beside this file."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from convnextv2_mm.analysis import FEATURES
 from convnextv2_mm.engine.figures import check_figure_path
 from convnextv2_mm.engine.run_setup import (
+    USER_ERRORS,
     image_reader,
     load_backbone,
     load_model,
@@ -46,6 +48,17 @@ def device(text: str) -> str:
         reason = str(error).split('. ')[0].splitlines()[0]
         raise argparse.ArgumentTypeError(f'{text!r} cannot be used: {reason}') from error
     return text
+
+
+@contextmanager
+def errors_of(image: str) -> Iterator[None]:
+    """End the program with one sentence if an image cannot be read or does not fit the model."""
+    with one_sentence_errors():
+        try:
+            yield
+        except USER_ERRORS as error:
+            print(flush=True)  # the progress bar is in this line
+            raise ValueError(f'{image}: {error}') from error
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -107,7 +120,7 @@ def load_fcmae(args: argparse.Namespace) -> tuple[FCMAE, Config, Callable[[str],
 
     @torch.no_grad()
     def reconstruct(image: str) -> BaseDataElement:
-        with one_sentence_errors():
+        with errors_of(image):
             return model.test_step(read(image))[0]
 
     return model, config, reconstruct
@@ -133,7 +146,7 @@ def load_models(args: argparse.Namespace) -> list[Model]:
         preprocessor.to(args.device)
 
         def prepare(image: str, read=read, preprocessor=preprocessor) -> Tensor:
-            with one_sentence_errors():
+            with errors_of(image):
                 return preprocessor(read(image), False)['inputs']
 
         models.append(Model(name, path, checkpoint, backbone, prepare))

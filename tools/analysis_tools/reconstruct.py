@@ -6,6 +6,7 @@ true one, which the network does not predict. Pictures after the first page are 
 """
 
 import argparse
+import gc
 import statistics
 from pathlib import Path
 
@@ -70,6 +71,7 @@ def main() -> None:
                 place = place.with_stem(f'{place.stem}-{first // args.rows + 1}')
             write_figure(draw(page, names, config), place)
             page = []
+            gc.collect()  # a figure refers to itself, with all its pictures
     for image, loss in zip(images, losses, strict=True):
         print(f'{loss:8.4f}  {image}')
     mean = statistics.mean(losses)
