@@ -6,11 +6,11 @@ for, since they bring mmdet, mmseg and mmpretrain with them.
 """
 
 from .compat.mmcv_ops import provide_mmcv_ops
-from .compat.package_names import find_mmseg_configs
+from .compat.package_names import find_configs
 
 # mmdet and mmseg ask for mmcv's compiled ops when they are imported: this has to come first.
 provide_mmcv_ops()
-find_mmseg_configs()
+find_configs()
 
 from . import checkpoints, engine, models  # noqa: E402
 from .version import __version__  # noqa: E402

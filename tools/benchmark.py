@@ -31,10 +31,12 @@ from mmengine.dataset import default_collate
 from mmengine.registry import DATASETS, init_default_scope
 from torch.utils.data import DataLoader, RandomSampler
 
+from convnextv2_mm.engine.figures import styles
 from convnextv2_mm.engine.run_setup import one_sentence_errors
 from convnextv2_mm.models import ConvNeXtV2
 from convnextv2_mm.ops.backends import BACKENDS
 
+PLOT_NAMES = dict(auto='sparse', masked='dense masked')
 PARTS = dict(pretrain='loader', detector='backbone', segmentor='backbone', ops='forward')
 
 
@@ -170,28 +172,47 @@ def report(title: str, found: list[Contender], args: argparse.Namespace) -> list
     return rows
 
 
-def plot(rows: list[dict], path: str) -> None:
+def plot(rows: list[dict], args: argparse.Namespace) -> None:
     """Bars of throughput, and on a GPU of memory, for each group (the paper's Figure 6)."""
     measures = dict(images_per_second='images / s')
     if all(row['activation_gib'] is not None for row in rows):
-        measures['activation_gib'] = 'GiB beside weights'
+        measures['activation_gib'] = 'peak memory beside weights, GiB'
     titles = list(dict.fromkeys(row['group'] for row in rows))
     names = list(dict.fromkeys(row['name'] for row in rows))
+    width = 0.8 / len(names)
     figure, axes = plt.subplots(
-        1, len(measures), figsize=(2 + 1.5 * len(titles) * len(measures), 4), squeeze=False
+        1,
+        len(measures),
+        figsize=(2 + max(3, 0.45 * len(titles) * len(names) * len(measures)), 4),
+        squeeze=False,
+        layout='constrained',
     )
     for axis, (key, label) in zip(axes[0], measures.items(), strict=True):
-        for index, name in enumerate(names):
+        for index, (name, look) in enumerate(zip(names, styles(names), strict=True)):
             found = {row['group']: row[key] for row in rows if row['name'] == name}
-            places = [titles.index(t) + (index + 0.5) * 0.8 / len(names) for t in found]
-            bars = axis.bar(places, found.values(), 0.8 / len(names), label=name)
-            axis.bar_label(bars, fmt='{:.3g}', fontsize=7)
+            places = [titles.index(t) + (index + 0.5) * width for t in found]
+            title = PLOT_NAMES.get(name, name) if args.what == 'pretrain' else name
+            bars = axis.bar(places, found.values(), width, label=title, color=look['color'])
+            figures = [f'{v:.0f}' if v >= 100 else f'{v:.3g}' for v in found.values()]
+            axis.bar_label(bars, figures, fontsize=7)
         axis.set_xticks([i + 0.4 for i in range(len(titles))], titles)
         axis.tick_params('x', rotation=0 if max(map(len, titles)) < 10 else 90)
         axis.set_ylabel(label)
         axis.spines[['top', 'right']].set_visible(False)
-    axes[0, 0].legend(frameon=False)
-    figure.savefig(path, bbox_inches='tight', dpi=150)
+    figure.suptitle(describe(args), fontsize=8)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc='outside lower center', ncols=3, frameon=False)
+    figure.savefig(args.plot, dpi=150)
+
+
+def describe(args: argparse.Namespace) -> str:
+    """What was measured, in one line."""
+    device = torch.cuda.get_device_name() if args.device == 'cuda' else 'CPU'
+    threads = '' if args.device == 'cuda' else f' ({torch.get_num_threads()} threads)'
+    return (
+        f'{args.what}, ConvNeXt V2, {args.batch} images of {args.size[0]}x{args.size[1]}, '
+        f'{args.precision}, {device}{threads}, torch {torch.__version__}'
+    )
 
 
 def check(args: argparse.Namespace) -> None:
@@ -216,12 +237,7 @@ def main() -> None:
     with one_sentence_errors():
         check(args)
         plan = list(groups(args))
-    device = torch.cuda.get_device_name() if args.device == 'cuda' else 'CPU'
-    threads = '' if args.device == 'cuda' else f' ({torch.get_num_threads()} threads)'
-    print(
-        f'{args.what}, ConvNeXt V2, {args.batch} images of {args.size[0]}x{args.size[1]}, '
-        f'{args.precision}, {device}{threads}, torch {torch.__version__}'
-    )
+    print(describe(args))
     loader_seconds = measure_loader(args) if getattr(args, 'data', None) else []
     rows = []
     for title, build in plan:
@@ -238,7 +254,7 @@ def main() -> None:
     if args.json:
         Path(args.json).write_text(json.dumps(dict(args=vars(args), rows=rows), indent=1) + '\n')
     if args.plot:
-        plot(rows, args.plot)
+        plot(rows, args)
 
 
 if __name__ == '__main__':

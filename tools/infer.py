@@ -15,8 +15,7 @@ import cv2
 import numpy as np
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.dataset import Compose
-from mmengine.registry import DATASETS, FUNCTIONS
+from mmengine.registry import DATASETS
 from mmengine.structures import BaseDataElement
 from mmengine.utils import track_iter_progress
 from pycocotools import mask as coco_mask
@@ -28,12 +27,11 @@ from convnextv2_mm.engine.pictures import (
     write_picture,
 )
 from convnextv2_mm.engine.run_setup import (
+    image_reader,
     load_model,
     one_sentence_errors,
     read_config,
 )
-
-ANNOTATION_STEPS = ('LoadAnnotations', 'LoadPanopticAnnotations')
 
 
 def parse_args() -> argparse.Namespace:
@@ -51,11 +49,6 @@ def parse_args() -> argparse.Namespace:
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config'
     )
     return parser.parse_args()
-
-
-def load_pipeline(config: Config) -> Compose:
-    steps = config.test_dataloader.dataset.pipeline
-    return Compose([step for step in steps if step['type'] not in ANNOTATION_STEPS])
 
 
 def write_prediction(sample: BaseDataElement, classes: Sequence[str], path: Path) -> None:
@@ -100,21 +93,17 @@ def predict(
                 raise FileNotFoundError(f'image {image} does not exist')
             if Path(image).resolve() == (out / f'{names[image]}.png').resolve():
                 raise ValueError(f'--out {out} is not allowed: a picture would replace {image}')
-        if 'test_dataloader' not in config:
-            raise ValueError('the config describes no test: it has no test_dataloader')
+        read = image_reader(config)
         model = load_model(config, checkpoint, device)
-        pipeline = load_pipeline(config)
         dataset = config.test_dataloader.dataset
         with DATASETS.switch_scope_and_registry(config.default_scope) as registry:
             meta = registry.get(dataset.type).METAINFO | (dataset.get('metainfo') or {})
-    collate = config.test_dataloader.get('collate_fn', dict(type='pseudo_collate'))
-    collate = FUNCTIONS.get(collate['type'])
     window = open_window() if show else None
     if show and window is None:
         print('no display: --show opens no window, the pictures are only written', file=sys.stderr)
     for image in track_iter_progress(images):
         with torch.no_grad():
-            sample = model.test_step(collate([pipeline(dict(img_path=image, img_id=0))]))[0]
+            sample = model.test_step(read(image))[0]
         picture = draw_prediction(sample, config, meta, score_thr)
         write_picture(picture, out / f'{names[image]}.png')
         write_prediction(sample, meta.get('classes', ()), out / names[image])

@@ -37,7 +37,7 @@ def parse_args() -> argparse.Namespace:
 def build_runner(args: argparse.Namespace) -> Runner:
     config = read_config(args.config, args.cfg_options, args.work_dir)
     config.launcher = args.launcher
-    if 'test_dataloader' not in config:
+    if not config.get('test_dataloader'):
         raise ValueError(f'config {args.config} describes no test: it has no test_dataloader')
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise ValueError(f'--out {args.out} is not allowed: the name must end in .pkl or .pickle')

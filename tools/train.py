@@ -63,12 +63,18 @@ def build_runner(args: argparse.Namespace) -> Runner:
         if 'auto_scale_lr' not in config:
             raise ValueError(f'config {args.config} has no auto_scale_lr.base_batch_size')
         config.auto_scale_lr.enable = True
+        # MMEngine counts the images of a batch, a step of the optimizer those of several.
+        accumulation = config.optim_wrapper.get('accumulative_counts', 1)
+        config.auto_scale_lr.base_batch_size /= accumulation
     if args.tensorboard:
         config.visualizer.vis_backends.append(dict(type='TensorboardVisBackend'))
 
     check_data(config.train_dataloader)
     if config.get('val_dataloader'):
         check_data(config.val_dataloader)
+    hooks = [hook.type for hook in config.get('custom_hooks') or []]
+    if 'convnextv2_mm.FCMAEMonitorHook' in hooks and config.get('test_dataloader'):
+        check_data(config.test_dataloader)
     check_model(config.model)
     start = config.get('load_from')
     if config.get('resume') and not start:

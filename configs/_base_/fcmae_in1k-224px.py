@@ -79,4 +79,6 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', begin=40, end=800, convert_to_iter_based=True),
 ]
 default_hooks = dict(checkpoint=dict(interval=10, max_keep_ckpts=3))
+# Pictures, feature diversity and GRN of 8 fixed validation images; custom_hooks=[] goes without
+custom_hooks = [dict(type='convnextv2_mm.FCMAEMonitorHook', interval=5)]
 randomness = dict(seed=0, diff_rank_seed=True)

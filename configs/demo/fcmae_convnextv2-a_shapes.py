@@ -65,4 +65,5 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', end=epochs, convert_to_iter_based=True),
 ]
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=epochs, max_keep_ckpts=1))
+custom_hooks = [dict(type='convnextv2_mm.FCMAEMonitorHook', interval=2)]
 randomness = dict(seed=0)

@@ -1,14 +1,11 @@
 # Not in the paper's tables: its recipe for Base with the layer-wise decay of the small sizes.
 _base_ = '../_base_/upernet_160k_ade20k-512px.py'
 
-# FCMAE, then fine-tuned on ImageNet-1K. A checkpoint of our own pre-training goes here as it is.
-checkpoint = 'convnextv2://atto_fcmae_ft_in1k'
-
 model = dict(
     backbone=dict(
         arch='atto',
         drop_path_rate=0.1,
-        init_cfg=dict(type='Pretrained', checkpoint=checkpoint, prefix='backbone.'),
+        init_cfg=dict(type='Pretrained', checkpoint='convnextv2://atto_fcmae_ft_in1k'),
     ),
     decode_head=dict(in_channels=[40, 80, 160, 320]),
     auxiliary_head=dict(in_channels=160),

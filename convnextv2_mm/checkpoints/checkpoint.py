@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,8 @@ def read_checkpoint(source: str | Path, prefix: str | None = None) -> Checkpoint
             dropped.append((unknown, 'not of a ConvNeXt, its classifier or the decoder of FCMAE'))
         if reason := _why_no_head(weights, unknown, layout.beginnings(root, ('head.',))):
             weights = _drop(weights, 'head.', dropped, reason)
-        if 'neck.mask_token' not in weights:
-            weights = _drop(weights, 'neck.', dropped, 'not the decoder of FCMAE: no mask token')
+        if reason := _why_no_decoder(weights, unknown):
+            weights = _drop(weights, 'neck.', dropped, reason)
         architecture = infer_architecture(weights)
     except ValueError as error:
         raise ValueError(f'checkpoint {source} is not of a whole ConvNeXt: {error}') from error
@@ -122,6 +123,13 @@ def _why_no_head(weights: Weights, unknown: list[str], beginnings: tuple[str, ..
     if has_output_norms(weights) or 'backbone.norm3.weight' not in weights:
         return 'there is no norm before it'
     return None
+
+
+def _why_no_decoder(weights: Weights, unknown: list[str]) -> str | None:
+    if 'neck.mask_token' not in weights:
+        return 'not the decoder of FCMAE: no mask token'
+    others = [name for name in unknown if re.match(r'(.+\.)?neck\.', name)]
+    return f'not the decoder of FCMAE: it has {others[0]} too' if others else None
 
 
 def _drop(weights: Weights, part: str, dropped: list, reason: str) -> Weights:

@@ -2,7 +2,8 @@
 
 A row of a table says how one of our names is called there, and in what form the tensor is kept if
 not in ours. In names, ``{i}`` is a stage, ``{j}`` a block, ``{k}`` a layer of a stem or of a
-downsampling, ``{n}`` a pointwise convolution and ``{p}`` weight or bias; ``{root}`` is where the
+downsampling, ``{n}`` a pointwise convolution, ``{h}`` anything in the layer that stands for GRN and
+``{p}`` weight or bias; ``{root}`` is where the
 backbone lies in the file, and ``{outer}`` the same without the library's own name for it.
 
 Ours are the names of mmpretrain: ``backbone.``, with ``norm3`` for the norm before the classifier,
@@ -71,7 +72,7 @@ CONV_1X1 = Form(lambda matrix: matrix[..., None, None], _to_matrix)  # (out, in,
 DEPTHWISE_TAPS = Form(_store_depthwise_taps, _restore_depthwise_taps)  # (k², C)
 TAPS = Form(_store_taps, _restore_taps)  # (k², in, out)
 
-# mmpretrain.ConvNeXt and ours; the decoder is ours alone.
+# mmpretrain.ConvNeXt and ours; the decoder and what replaces GRN are ours alone.
 _MM = {
     'backbone.downsample_layers.{i}.{k}.{p}': '{root}downsample_layers.{i}.{k}.{p}',
     'backbone.stages.{i}.{j}.depthwise_conv.{p}': '{root}stages.{i}.{j}.depthwise_conv.{p}',
@@ -83,6 +84,7 @@ _MM = {
     'backbone.stages.{i}.{j}.pointwise_conv{n}.bias': '{root}stages.{i}.{j}.pointwise_conv{n}.bias',
     'backbone.stages.{i}.{j}.grn.gamma': ('{root}stages.{i}.{j}.grn.gamma', VECTOR),
     'backbone.stages.{i}.{j}.grn.beta': ('{root}stages.{i}.{j}.grn.beta', VECTOR),
+    'backbone.stages.{i}.{j}.hidden_norm.{h}': '{root}stages.{i}.{j}.hidden_norm.{h}',
     'backbone.stages.{i}.{j}.gamma': '{root}stages.{i}.{j}.gamma',
     'backbone.norm{i}.{p}': '{root}norm{i}.{p}',
     'head.fc.{p}': '{outer}head.fc.{p}',
@@ -95,7 +97,11 @@ _MM = {
     'neck.blocks.{j}.grn.beta': '{outer}neck.blocks.{j}.grn.beta',
     'neck.pred.{p}': '{outer}neck.pred.{p}',
 }
-_MMPRETRAIN = {ours: theirs for ours, theirs in _MM.items() if not ours.startswith('neck.')}
+_MMPRETRAIN = {
+    ours: theirs
+    for ours, theirs in _MM.items()
+    if not ours.startswith('neck.') and '.hidden_norm.' not in ours
+}
 
 # facebookresearch/ConvNeXt and ConvNeXt-V2, models/fcmae.py: the dense decoder.
 _OFFICIAL_DECODER = {
@@ -288,7 +294,14 @@ def has_output_norms(weights: Iterable[str]) -> bool:
     return any(re.match(r'backbone\.norm[012]\.', name) for name in weights)
 
 
-_PLACES = {'i': r'\d+', 'j': r'\d+', 'k': '[01]', 'n': '[12]', 'p': 'weight|bias'}
+_PLACES = {
+    'i': r'\d+',
+    'j': r'\d+',
+    'k': '[01]',
+    'n': '[12]',
+    'h': r'[\w.]+',
+    'p': 'weight|bias',
+}
 
 
 def _regex(template: str) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
+from mmengine.logging import print_log
 from mmengine.model import PretrainedInit, update_init_info
 from mmengine.registry import WEIGHT_INITIALIZERS
 from mmengine.runner.checkpoint import CheckpointLoader, load_state_dict
@@ -42,6 +44,10 @@ class ConvNeXtPretrainedInit(PretrainedInit):
 def read_backbone(backbone: ConvNeXtV2, source: str, prefix: str | None = None) -> Weights:
     """Read weights for ``backbone``; norms of its outputs may be missing.
 
+    Of the weights of V2, a backbone with ``use_grn=False`` and no LayerScale takes all but GRN; and
+    one with GRN and LayerScale takes those of V1, its GRN beginning as the identity (ablations of
+    the paper, section 3.2). The log says so.
+
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is no checkpoint, or one of another network.
@@ -50,11 +56,25 @@ def read_backbone(backbone: ConvNeXtV2, source: str, prefix: str | None = None) 
     own = backbone.state_dict()
     wanted = infer_architecture({f'backbone.{name}': tensor for name, tensor in own.items()})
     found = replace(checkpoint.architecture, classes=0, has_decoder=False)
-    if found != wanted:
+    if replace(found, use_grn=wanted.use_grn) != wanted:
         hint = ' (V1 needs use_grn=False, layer_scale_init_value=1e-6)' * (found.version == 1)
         raise ValueError(f'checkpoint {source} is of a {found}, the config builds a {wanted}{hint}')
+    if found.use_grn != wanted.use_grn:
+        change = (
+            'left out: the config has none' if found.use_grn else 'added: it starts as identity'
+        )
+        print_log(
+            f'checkpoint {source} is of a {found}: GRN is {change}', 'current', logging.WARNING
+        )
     weights = {k.removeprefix('backbone.'): v for k, v in checkpoint.weights.items()}
-    return {name: tensor for name, tensor in weights.items() if name in own}
+    weights = {name: tensor for name, tensor in weights.items() if name in own}
+    for name, tensor in weights.items():
+        if tensor.shape != own[name].shape:
+            raise ValueError(
+                f'checkpoint {source} does not fit: {name} has shape {tuple(tensor.shape)}, the '
+                f'config builds {tuple(own[name].shape)}'
+            )
+    return weights
 
 
 def read_state_dict(source: str) -> Weights:

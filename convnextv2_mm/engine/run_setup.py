@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import random
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.dataset import Compose
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import FUNCTIONS, MODELS, init_default_scope
 from torch import nn
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from ..checkpoints import read_backbone, read_state_dict
 from ..models import ConvNeXtV2
 
 USER_ERRORS = (ValueError, TypeError, KeyError, AttributeError, AssertionError, OSError)
 USER_ERRORS += (ImportError, SyntaxError)
+ANNOTATION_STEPS = ('LoadAnnotations', 'LoadPanopticAnnotations')
 
 
 @contextmanager
@@ -149,6 +153,8 @@ def check_data(dataloader: ConfigDict) -> None:
             continue
         root = Path(part.get('data_root') or '')
         prefix = part.get('data_prefix') or {}
+        if part.type == 'ImageNet' and not prefix:  # it has each split in a folder of that name
+            prefix = part.get('split', '')
         folders = prefix.values() if isinstance(prefix, dict) else [prefix]
         for path in (root, root / (part.get('ann_file') or ''), *(root / f for f in folders)):
             if not path.exists():
@@ -156,3 +162,77 @@ def check_data(dataloader: ConfigDict) -> None:
                     f'data set not found: {path} does not exist; README.md says where {part.type} '
                     f'is expected'
                 )
+
+
+def load_backbone(config: Config, checkpoint: str, device: str) -> ConvNeXtV2:
+    """The backbone of any config as the dense network, without output norms, for evaluation.
+
+    Args:
+        config: Of pre-training, a classifier, a detector or a segmentor.
+        checkpoint: A checkpoint of it, or of its backbone in any layout that
+            :func:`~convnextv2_mm.checkpoints.read_backbone` reads.
+        device: Where to put it.
+
+    Raises:
+        FileNotFoundError: If there is no such checkpoint.
+        ValueError: If it is of another backbone, or the config has one that is not ours.
+    """
+    options = config.model.get('backbone') or {}
+    kind = MODELS.get(options.get('type', ''))
+    if not isinstance(kind, type) or not issubclass(kind, ConvNeXtV2):
+        raise ValueError(
+            f'backbone {options.get("type")} is not allowed here: it must be '
+            'convnextv2_mm.ConvNeXtV2 or convnextv2_mm.SparseConvNeXtV2'
+        )
+    dense = dict(type='convnextv2_mm.ConvNeXtV2', out_indices=(), backend='auto', init_cfg=None)
+    backbone = MODELS.build({**options, **dense})
+    backbone.load_state_dict(read_backbone(backbone, checkpoint))
+    return backbone.to(device).eval()
+
+
+def find_images(paths: Sequence[str], number: int | None = None) -> list[str]:
+    """Image files, and those in folders, in order of their names.
+
+    Args:
+        paths: Files and folders.
+        number: If there are more, take so many of them at random, always the same.
+
+    Raises:
+        FileNotFoundError: If one of the paths does not exist, or a folder holds no image.
+        ValueError: If ``number`` is not positive.
+    """
+    if number is not None and number < 1:
+        raise ValueError(f'--num-images {number} is not allowed: 1 is least')
+    found = []
+    for path in map(Path, paths):
+        inside = [str(path)]
+        if path.is_dir():
+            files = sorted(path.rglob('*'))
+            inside = [str(file) for file in files if file.suffix.lower() in IMG_EXTENSIONS]
+        elif not path.is_file():
+            raise FileNotFoundError(f'image {path} does not exist')
+        if not inside:
+            raise FileNotFoundError(f'folder {path} holds no image: {", ".join(IMG_EXTENSIONS)}')
+        found += inside
+    if number is not None and number < len(found):
+        found = sorted(random.Random(0).sample(found, number))
+    return found
+
+
+def image_reader(config: Config) -> Callable[[str], dict]:
+    """What turns an image file into a batch of one, as for the test of a config.
+
+    Raises:
+        ValueError: If the config describes no test.
+    """
+    if not config.get('test_dataloader'):
+        raise ValueError('the config describes no test: it has no test_dataloader')
+    steps = config.test_dataloader.dataset.pipeline
+    pipeline = Compose([step for step in steps if step['type'] not in ANNOTATION_STEPS])
+    collate = config.test_dataloader.get('collate_fn', dict(type='pseudo_collate'))
+    collate = FUNCTIONS.get(collate['type'])
+
+    def read(path: str) -> dict:
+        return collate([pipeline(dict(img_path=path, img_id=0))])
+
+    return read

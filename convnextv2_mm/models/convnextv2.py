@@ -7,7 +7,7 @@ works on the last axis or on the axes between N and C, so both forms run through
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from ..ops import PatchLayout, depthwise_conv, gelu_grn_linear, patchify
 from ..ops.backends import check_backend
 from ..ops.patch_layout import patch_grid
 from ..registry import MODELS
+from .hidden_norms import PAPER_GRN, build_hidden_norm, is_paper_grn
 
 
 class PatchConv(nn.Conv2d):
@@ -76,7 +77,8 @@ class ConvNeXtV2Block(nn.Module):
     Args:
         channels: C.
         drop_path_rate: Probability of dropping the branch of a sample.
-        use_grn: With GRN it is the block of V2, without it that of V1.
+        hidden_norm: What follows GELU: the GRN of V2, another layer of
+            :mod:`~convnextv2_mm.models.hidden_norms`, or None as in V1.
         layer_scale_init_value: Initial scale of the branch, learned per channel; 0 for none.
         backend: Of its operators, see :func:`~convnextv2_mm.ops.depthwise_conv`.
     """
@@ -85,7 +87,7 @@ class ConvNeXtV2Block(nn.Module):
         self,
         channels: int,
         drop_path_rate: float = 0.0,
-        use_grn: bool = True,
+        hidden_norm: Mapping | None = PAPER_GRN,
         layer_scale_init_value: float = 0.0,
         backend: str = 'auto',
     ) -> None:
@@ -94,7 +96,11 @@ class ConvNeXtV2Block(nn.Module):
         self.depthwise_conv = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
         self.norm = LayerNorm(channels, eps=1e-6)
         self.pointwise_conv1 = nn.Linear(channels, 4 * channels)
-        self.grn = GRN(4 * channels) if use_grn else None
+        self.grn = self.hidden_norm = None
+        if is_paper_grn(hidden_norm):  # has an operator of its own
+            self.grn = GRN(4 * channels)
+        elif hidden_norm is not None:
+            self.hidden_norm = build_hidden_norm(hidden_norm, 4 * channels)
         self.pointwise_conv2 = nn.Linear(4 * channels, channels)
         self.gamma = (
             nn.Parameter(torch.full((channels,), float(layer_scale_init_value)))
@@ -110,22 +116,28 @@ class ConvNeXtV2Block(nn.Module):
         x = self.norm(x)
         x = self.pointwise_conv1(x)  # [..., 4C]
         grn, linear = self.grn, self.pointwise_conv2
-        if grn is None:
-            x = linear(F.gelu(x))
-        else:
+        if grn is not None:
             x = gelu_grn_linear(
                 x, grn.gamma, grn.beta, linear.weight, linear.bias, layout, self.backend
             )
+        elif self.hidden_norm is not None:
+            x = linear(self.hidden_norm(F.gelu(x), layout))
+        else:
+            x = linear(F.gelu(x))
         if self.gamma is not None:
             x = x * self.gamma
         return shortcut + self.drop_path(x)
 
 
 def init_weights_(module: nn.Module) -> None:
-    """Truncated normal of std 0.02 for convolutions and linear layers, biases 0 (paper, A.1)."""
+    """Normal of std 0.02 for convolutions and linear layers, biases 0 (paper, A.1).
+
+    The paper truncates at 2, which is 100 deviations. There PyTorch's ``trunc_normal_`` would draw
+    exactly -2 about once in 2e7 values: some thirty weights of Huge.
+    """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
-            nn.init.trunc_normal_(layer.weight, std=0.02)
+            nn.init.normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)
 
 
@@ -150,12 +162,15 @@ class ConvNeXtV2(BaseModule):
         with_cp: Recompute each block in the backward pass instead of storing its activations.
         backend: Of the operators: ``auto``, ``torch``, ``triton`` or ``spconv``, see
             :func:`~convnextv2_mm.ops.depthwise_conv`.
+        hidden_norm: For ablations, another GRN than the paper's, ``dict(aggregation='l1')`` and the
+            like, or another layer, ``dict(type='LN')`` and the like: see
+            :mod:`~convnextv2_mm.models.hidden_norms`.
         init_cfg: MMEngine initialisation, such as ``dict(type='Pretrained', checkpoint=...,
             prefix='backbone.')``.
 
     Raises:
-        ValueError: If ``arch``, ``out_indices``, ``frozen_stages`` or ``backend`` names nothing
-            that exists.
+        ValueError: If ``arch``, ``out_indices``, ``frozen_stages``, ``backend`` or ``hidden_norm``
+            names nothing that exists, or ``hidden_norm`` is given without ``use_grn``.
     """
 
     arch_settings = {
@@ -183,6 +198,7 @@ class ConvNeXtV2(BaseModule):
         layer_scale_init_value: float = 0.0,
         with_cp: bool = False,
         backend: str = 'auto',
+        hidden_norm: Mapping = PAPER_GRN,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -193,6 +209,8 @@ class ConvNeXtV2(BaseModule):
         if frozen_stages not in range(5):
             raise ValueError(f'frozen_stages {frozen_stages} is not allowed: it must be 0 to 4')
         check_backend(backend)
+        if not use_grn and not is_paper_grn(hidden_norm):
+            raise ValueError(f'hidden_norm {hidden_norm} is not allowed with use_grn=False')
         self.out_indices = [i % 4 for i in out_indices]
         self.frozen_stages = frozen_stages
         self.gap_before_final_norm = gap_before_final_norm
@@ -214,7 +232,11 @@ class ConvNeXtV2(BaseModule):
                 downsample = [LayerNorm(before, eps=1e-6), PatchConv(before, channels, 2)]
             blocks = [
                 ConvNeXtV2Block(
-                    channels, next(drop_path_rates), use_grn, layer_scale_init_value, backend
+                    channels,
+                    next(drop_path_rates),
+                    hidden_norm if use_grn else None,
+                    layer_scale_init_value,
+                    backend,
                 )
                 for _ in range(depth)
             ]
@@ -315,17 +337,22 @@ class SparseConvNeXtV2(ConvNeXtV2):
         super().__init__(*args, out_indices=(), backend=backend, **kwargs)
 
     def forward(
-        self, images: Tensor, mask: Tensor | PatchLayout | None = None
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        images: Tensor,
+        mask: Tensor | PatchLayout | None = None,
+        all_stages: bool = False,
+    ) -> tuple[Tensor | list[Tensor], Tensor]:
         """Encode the visible patches.
 
         Args:
             images: ``(N, in_channels, H, W)``, H and W multiples of 32.
             mask: ``(N, L)`` over the H/32×W/32 patches in row order, 1 is masked, the same number
                 in each row; or a layout drawn beforehand; or None to see everything.
+            all_stages: Return what each of the four stages gives, instead of the last one only.
 
         Returns:
-            The latent ``(N, C, H/32, W/32)``, zero where masked, and the mask ``(N, L)``.
+            The latent ``(N, C, H/32, W/32)``, zero where masked, or a list of four such maps, the
+            first ``(N, C/8, H/4, W/4)``; and the mask ``(N, L)``.
 
         Raises:
             ValueError: If the image size or the mask is not as above.
@@ -336,11 +363,36 @@ class SparseConvNeXtV2(ConvNeXtV2):
         layout = mask
         if isinstance(mask, Tensor):
             layout = PatchLayout.from_mask(mask.to(images.device), len(images), grid)
+        *stages, latent = self._encode(images, layout)
+        if all_stages:
+            return [self._to_map(x, layout) for x in (*stages, latent)], layout.mask
+        return self._to_map(latent, layout), layout.mask
+
+    def _encode(self, images: Tensor, layout: PatchLayout) -> Iterator[Tensor]:
+        """Run the stages on packed features, or on dense ones with the backend ``masked``."""
         if self.is_packed:
             x = layout.pack_patches(patchify(images, self.patch_size))  # [N, K, 32, 32, 3]
-            *_, x = self._run_stages(x, layout)  # [N, K, 1, 1, C]
-            latent = layout.unpack(x)
         else:
-            *_, x = self._run_stages(images.permute(0, 2, 3, 1), layout)  # [N, H/32, W/32, C]
-            latent = x * layout.visible_map(1)
-        return latent.permute(0, 3, 1, 2), layout.mask
+            x = images.permute(0, 2, 3, 1)  # [N, H, W, 3]
+        return self._run_stages(x, layout)  # ..., [N, K, 1, 1, C] or [N, H/32, W/32, C]
+
+    @staticmethod
+    def _to_map(x: Tensor, layout: PatchLayout) -> Tensor:
+        if x.ndim == 5:
+            x = layout.unpack(x)
+        else:
+            x = x * layout.visible_map(x.shape[1] // layout.grid[0])
+        return x.permute(0, 3, 1, 2)
+
+
+@MODELS.register_module()
+class MaskedImageConvNeXtV2(SparseConvNeXtV2):
+    """FCMAE's encoder without the sparse encoding, an ablation (paper, section 3.1, table 1).
+
+    Masked patches are set to 0 in the image, and from there on are pixels like the others: they
+    cost as much, what is visible leaks into them, and GRN counts them.
+    """
+
+    def _encode(self, images: Tensor, layout: PatchLayout) -> Iterator[Tensor]:
+        x = images.permute(0, 2, 3, 1) * layout.visible_map(self.patch_size)
+        return self._run_stages(x)

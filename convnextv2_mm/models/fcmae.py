@@ -27,6 +27,9 @@ class FCMAEDecoder(BaseModule):
         out_channels: Channels of the image.
     """
 
+    needs_stages = False
+    """Whether it is given the features of all stages, instead of the latent."""
+
     def __init__(
         self,
         in_channels: int,
@@ -107,8 +110,9 @@ class FCMAE(BaseModel):
     """Mask an image, encode what is visible, predict what is not.
 
     Args:
-        backbone: Config of the encoder, :class:`SparseConvNeXtV2`.
-        neck: Config of the decoder, :class:`FCMAEDecoder`.
+        backbone: Config of the encoder, :class:`~convnextv2_mm.models.SparseConvNeXtV2`.
+        neck: Config of the decoder, :class:`FCMAEDecoder` or one of
+            :mod:`~convnextv2_mm.models.decoders`.
         head: Config of the loss, :class:`FCMAEHead`.
         mask_ratio: Share of the patches that is masked, between 0 and 1.
         data_preprocessor: Config of the normalisation, MMPreTrain's ``SelfSupDataPreprocessor``.
@@ -212,7 +216,8 @@ class FCMAE(BaseModel):
             layout = PatchLayout.from_mask(mask.to(inputs.device), len(inputs), grid)
             if layout.visible.shape[1] == layout.num_patches:
                 raise ValueError(f'mask leaves none of the {layout.num_patches} patches masked')
-        latent, mask = self.backbone(inputs, layout)  # [N, C, Gh, Gw], [N, L]
+        # [N, C, Gh, Gw], or that of each stage for a decoder with skips; [N, L]
+        latent, mask = self.backbone(inputs, layout, self.neck.needs_stages)
         return self.neck(latent, mask), mask
 
     def _paint(self, prediction: Tensor, inputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Parts of mmdet's Mask R-CNN without needless copies, loops and waits for the device.
+"""Parts of mmdet's (Cascade) Mask R-CNN without needless copies, loops and waits for the device.
 
 Each class takes the place of mmdet's of the same name, with its arguments, parameters and results.
 A config names it with the scope, such as ``type='convnextv2_mm.FCNMaskHead'``, and imports this
@@ -26,11 +26,10 @@ from torchvision.ops import roi_align
 from ..registry import MODELS, TASK_UTILS
 
 
-@MODELS.register_module()
-class StandardRoIHead(roi_heads.StandardRoIHead):
+class Float32Features:
     """RoI head that prepares the features for RoIAlign once, in float32.
 
-    RoIAlign works on float32 in NCHW, so without this both extractors convert every level. They
+    RoIAlign works on float32 in NCHW, so without this each extractor converts every level. They
     also cast the RoIs to the type of the features, and bfloat16 moves a corner near 1000 by up to
     two pixels.
     """
@@ -48,6 +47,16 @@ class StandardRoIHead(roi_heads.StandardRoIHead):
         rescale: bool = False,
     ) -> InstanceList:
         return super().predict(_for_roi_align(x), rpn_results_list, batch_data_samples, rescale)
+
+
+@MODELS.register_module()
+class StandardRoIHead(Float32Features, roi_heads.StandardRoIHead):
+    """Heads of Mask R-CNN on float32 features."""
+
+
+@MODELS.register_module()
+class CascadeRoIHead(Float32Features, roi_heads.CascadeRoIHead):
+    """Heads of Cascade Mask R-CNN on float32 features."""
 
 
 def _for_roi_align(levels: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -1,9 +1,12 @@
-"""``init_cfg=dict(type='Pretrained', checkpoint=...)`` with the files of other libraries."""
+"""``init_cfg=dict(type='Pretrained', checkpoint=...)`` with the files of other libraries, and with
+those of the ablations."""
 
+import logging
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from mmengine.runner import load_checkpoint
@@ -12,7 +15,7 @@ from other_libraries import SMALL, build, randomize, save
 
 from convnextv2_mm.checkpoints import FORMATS, PUBLISHED, read_checkpoint, write_checkpoint
 from convnextv2_mm.engine.run_setup import check_model, read_config
-from convnextv2_mm.models import ConvNeXtV2
+from convnextv2_mm.models import FCMAE, ConvNeXtV2
 
 ROOT = Path(__file__).parents[2]
 
@@ -149,3 +152,141 @@ def test_v1_given_as_v2_is_refused(tmp_path):
     backbone = ConvNeXtV2('tiny', **V1, init_cfg=init)
     backbone.init_weights()
     assert backbone.stages[0][0].gamma.abs().max() > 1e-3
+
+
+def pretrain(path, neck='FCMAEDecoder', **backbone):
+    """Write a checkpoint of FCMAE as MMEngine does."""
+    model = FCMAE(
+        backbone=dict(type='convnextv2_mm.SparseConvNeXtV2', arch=SMALL, **backbone),
+        neck=dict(type=f'convnextv2_mm.{neck}', in_channels=40, embed_dims=32),
+        head=dict(type='convnextv2_mm.FCMAEHead'),
+    )
+    torch.save(dict(meta=dict(), state_dict=randomize(model).state_dict()), path)
+    return model.backbone
+
+
+@pytest.fixture
+def warnings():
+    """What the log says from WARNING on."""
+    lines = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(handler)
+    yield lines
+    logger.removeHandler(handler)
+
+
+def fine_tune(path, **backbone):
+    init = dict(type='Pretrained', checkpoint=str(path), prefix='backbone.')
+    model = ConvNeXtV2(SMALL, init_cfg=init, **backbone)
+    model.init_weights()
+    return model
+
+
+HIDDEN_NORMS = {
+    'l1': dict(type='GRN', aggregation='l1'),
+    'LRN': dict(type='LRN'),
+    'BN': dict(type='BN'),
+    'LN': dict(type='LN'),
+    'SE': dict(type='SE', ratio=4),
+    'CBAM': dict(type='CBAM', kernel_size=3),
+}
+
+
+@pytest.mark.parametrize('name', HIDDEN_NORMS)
+def test_what_replaces_grn_is_read(name, tmp_path):
+    path = tmp_path / 'fcmae.pth'
+    trained = pretrain(path, hidden_norm=HIDDEN_NORMS[name])
+    state = fine_tune(path, hidden_norm=HIDDEN_NORMS[name]).state_dict()
+    assert all(torch.equal(state[k], v) for k, v in trained.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ('trained', 'wanted', 'message'),
+    [
+        (None, 'LN', 'is of a ConvNeXt V2 .*, the config builds a ConvNeXt V2 .* LN in place of'),
+        ('LN', None, 'LN in place of GRN, the config builds a ConvNeXt V2 .* channels 8,16,24,40$'),
+        ('LN', 'BN', 'LN in place of GRN, the config builds .* BN in place of GRN'),
+        ('l1', None, 'a variant of GRN, the config builds'),
+        (None, 'l1', 'the config builds .* a variant of GRN'),
+    ],
+)
+def test_another_replacement_is_refused(trained, wanted, message, tmp_path):
+    options = [dict(hidden_norm=HIDDEN_NORMS[name]) if name else {} for name in (trained, wanted)]
+    pretrain(tmp_path / 'fcmae.pth', **options[0])
+    with pytest.raises(ValueError, match=message):
+        fine_tune(tmp_path / 'fcmae.pth', **options[1])
+
+
+def test_another_shape_of_a_replacement_is_refused(tmp_path):
+    pretrain(tmp_path / 'fcmae.pth', hidden_norm=dict(type='SE', ratio=4))
+    with pytest.raises(
+        ValueError, match=r'fc1.weight has shape \(8, 32\), the config .* \(2, 32\)'
+    ):
+        fine_tune(tmp_path / 'fcmae.pth', hidden_norm=dict(type='SE'))
+
+
+def test_grn_is_dropped_by_one_key(tmp_path, warnings):
+    trained = pretrain(tmp_path / 'fcmae.pth').state_dict()
+    state = fine_tune(tmp_path / 'fcmae.pth', use_grn=False).state_dict()
+    assert {k for k in trained if k not in state} == {k for k in trained if '.grn.' in k}
+    assert all(torch.equal(v, trained[k]) for k, v in state.items() if not k.startswith('norm3'))
+    assert 'fcmae.pth is of a ConvNeXt V2 of a custom size' in warnings[0]
+    assert warnings[0].endswith('GRN is left out: the config has none')
+
+
+def test_grn_is_added_by_one_key(tmp_path, warnings):
+    trained = pretrain(tmp_path / 'fcmae.pth', **V1).state_dict()
+    added = fine_tune(tmp_path / 'fcmae.pth', use_grn=True, layer_scale_init_value=1e-6)
+    assert warnings[0].endswith('GRN is added: it starts as identity')
+    state = added.state_dict()
+    assert all(torch.equal(state[k], v) for k, v in trained.items())
+    assert not any(v.any() for k, v in state.items() if '.grn.' in k)
+    assert any('.grn.' in k for k in state)
+    images = torch.randn(1, 3, 64, 64)
+    same = fine_tune(tmp_path / 'fcmae.pth', **V1)
+    torch.testing.assert_close(added(images)[0], same(images)[0])
+
+
+def test_weights_with_the_same_grn_say_nothing(tmp_path, warnings):
+    pretrain(tmp_path / 'fcmae.pth')
+    fine_tune(tmp_path / 'fcmae.pth')
+    assert not any('GRN' in line for line in warnings)
+
+
+@pytest.mark.parametrize(
+    ('trained', 'wanted'),
+    [
+        (dict(), V1),  # LayerScale would be left as it was drawn
+        (V1, dict()),  # LayerScale would be lost
+        (dict(), dict(use_grn=False, in_channels=4)),
+    ],
+)
+def test_grn_excuses_no_other_difference(trained, wanted, tmp_path):
+    pretrain(tmp_path / 'fcmae.pth', **trained)
+    with pytest.raises(ValueError, match='the config builds a'):
+        fine_tune(tmp_path / 'fcmae.pth', **wanted)
+
+
+@pytest.mark.parametrize('neck', ['UNetDecoder', 'TransformerDecoder'])
+def test_other_decoders_stay_behind(neck, tmp_path):
+    path = tmp_path / 'fcmae.pth'
+    trained = pretrain(path, neck=neck)
+    state = fine_tune(path).state_dict()
+    assert all(torch.equal(state[k], v) for k, v in trained.state_dict().items())
+    checkpoint = read_checkpoint(path)
+    assert not checkpoint.architecture.has_decoder
+    assert any('not the decoder of FCMAE' in reason for _, reason in checkpoint.dropped)
+
+
+@pytest.mark.parametrize('to', FORMATS)
+def test_replacements_go_to_our_layout_only(to, tmp_path):
+    pretrain(tmp_path / 'fcmae.pth', hidden_norm=dict(type='LN'))
+    checkpoint = read_checkpoint(tmp_path / 'fcmae.pth')
+    if to == 'mm':
+        write_checkpoint(checkpoint, tmp_path / 'out.pth', to)
+        assert read_checkpoint(tmp_path / 'out.pth').architecture == checkpoint.architecture
+    else:
+        with pytest.raises(ValueError, match='hidden_norm'):
+            write_checkpoint(checkpoint, tmp_path / 'out', to)

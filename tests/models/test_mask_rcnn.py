@@ -1,4 +1,4 @@
-"""Our parts of Mask R-CNN against mmdet's: the same targets, samples, losses and gradients."""
+"""Our parts of (Cascade) Mask R-CNN against mmdet's: targets, samples, losses and gradients."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,18 +7,21 @@ import mmdet
 import numpy as np
 import pytest
 import torch
+from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.models.task_modules import assigners, samplers
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks, PolygonMasks, mask_target
 from mmengine.config import Config, ConfigDict
+from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
 from convnextv2_mm.models.mask_rcnn import FCNMaskHead, MaxIoUAssigner, RandomSampler
 
 OURS = Path(__file__).parents[2] / 'configs/_base_/mask-rcnn_fpn.py'
+CASCADE = OURS.with_name('cascade-mask-rcnn_fpn_lsj-3x_coco.py')
 STOCK = Path(mmdet.__file__).parent / '.mim/configs/_base_/models/mask-rcnn_r50_fpn.py'
 
 
@@ -141,10 +144,41 @@ def small(path):
     return MODELS.build(config.model)
 
 
-@pytest.fixture(scope='module')
-def models():
+def small_cascade(ours):
+    """Cascade Mask R-CNN as small, with our parts or with those of mmdet that they replace."""
+    text = CASCADE.read_text()
+    if not ours:
+        for part in ('CascadeRoIHead', 'FCNMaskHead', 'MaxIoUAssigner', 'RandomSampler'):
+            assert f'convnextv2_mm.{part}' in text
+            text = text.replace(f'convnextv2_mm.{part}', part)
+    text = text.replace('./lsj-3x_coco.py', str(CASCADE.with_name('lsj-3x_coco.py')))
+    model = Config.fromstring(text, '.py').model
+    model.backbone.arch = 'atto'
+    model.data_preprocessor.pop('batch_augments')
+    model.neck.update(in_channels=[40, 80, 160, 320], out_channels=16)
+    model.rpn_head.update(in_channels=16, feat_channels=16)
+    model.rpn_head.anchor_generator.scales = [4]
+    roi_head = model.roi_head
+    for extractor in (roi_head.bbox_roi_extractor, roi_head.mask_roi_extractor):
+        extractor.update(out_channels=16, finest_scale=16)
+    for head in roi_head.bbox_head:
+        head.update(in_channels=16, conv_out_channels=16, fc_out_channels=32)
+    roi_head.mask_head.update(in_channels=16, num_convs=1, conv_out_channels=16)
+    for stage in model.train_cfg.rcnn:
+        stage.sampler.num = 64
+    model.test_cfg.rpn.max_per_img = 30
+    model.test_cfg.rcnn.update(score_thr=0.0, max_per_img=5)
+    init_default_scope('mmdet')
+    return revert_sync_batchnorm(MODELS.build(model))
+
+
+@pytest.fixture(scope='module', params=['mask', 'cascade'])
+def models(request):
     torch.manual_seed(0)
-    ours, stock = small(OURS), small(STOCK)
+    if request.param == 'mask':
+        ours, stock = small(OURS), small(STOCK)
+    else:
+        ours, stock = small_cascade(ours=True), small_cascade(ours=False)
     ours.init_weights()
     stock.load_state_dict(ours.state_dict())  # the same names
     return ours, stock
@@ -177,7 +211,8 @@ def test_losses_and_gradients_are_those_of_mmdet(models, kind):
         loss.backward()
         losses.append({name: value.item() for name, value in log.items()})
         gradients.append({k: v.grad for k, v in model.named_parameters() if v.grad is not None})
-    assert losses[0]['loss_mask'] > 0
+    assert all(value > 0 for name, value in losses[0].items() if 'loss_mask' in name)
+    assert any('loss_mask' in name for name in losses[0])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     assert gradients[0].keys() == gradients[1].keys()
     for name, gradient in gradients[0].items():
@@ -202,7 +237,7 @@ def test_predictions_are_those_of_mmdet(models):
 
 def test_extractors_share_float32_features_in_bfloat16_training(models):
     model, seen = models[0].train(), []
-    extractors = [model.roi_head.bbox_roi_extractor, model.roi_head.mask_roi_extractor]
+    extractors = [m for m in model.modules() if isinstance(m, SingleRoIExtractor)]
     hooks = [e.register_forward_pre_hook(lambda _, args: seen.append(args)) for e in extractors]
     with torch.autocast('cpu', torch.bfloat16):
         data = model.data_preprocessor(batch('polygon'), training=True)
@@ -214,9 +249,11 @@ def test_extractors_share_float32_features_in_bfloat16_training(models):
     for level in levels:
         assert level.dtype == torch.bfloat16
         assert level.is_contiguous(memory_format=torch.channels_last)
-    (box_features, rois), (mask_features, _) = seen
-    assert rois.dtype == torch.float32
-    for ours, other in zip(box_features, mask_features, strict=True):
-        assert ours.dtype == torch.float32  # which the RoIs are cast to
-        assert ours.is_contiguous()
-        assert ours.data_ptr() == other.data_ptr()
+    assert len(seen) == len(extractors) >= 2
+    (first, _), *_ = seen
+    for features, rois in seen:
+        assert rois.dtype == torch.float32
+        for ours, other in zip(features, first, strict=True):
+            assert ours.dtype == torch.float32  # which the RoIs are cast to
+            assert ours.is_contiguous()
+            assert ours.data_ptr() == other.data_ptr()

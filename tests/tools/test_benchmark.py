@@ -3,9 +3,11 @@
 import json
 import runpy
 import sys
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
+from matplotlib import rc_context
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'benchmark.py'
 
@@ -66,6 +68,33 @@ def test_operators_of_each_stage(tmp_path, monkeypatch):
     }
     assert all(row['forward_ms'] > 0 for row in rows)
     assert 'conv, atto, packed 1x2x8x8x40' in picture.read_text()
+
+
+def test_plot_shows_throughput_and_memory_by_size(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(TOOL.parent)
+    plot = runpy.run_path(str(TOOL))['plot']
+    rows = [
+        dict(group=arch, name=name, images_per_second=speed, activation_gib=memory)
+        for arch, name, speed, memory in (
+            ('atto', 'auto', 301, 1.25),
+            ('atto', 'masked', 103, 3.75),
+            ('base', 'auto', 57, None),
+        )
+    ]
+    path = tmp_path / 'sizes.svg'
+    args = Namespace(what='pretrain', batch=8, size=[224, 192], precision='bf16', device='cpu')
+    args.plot = str(path)
+    with rc_context({'svg.fonttype': 'none'}):
+        plot(rows, args)
+        without_memory = path.read_text()
+        rows[2]['activation_gib'] = 7.5
+        plot(rows, args)
+    labels = ['images / s', 'atto', 'base', 'sparse', 'dense masked', '301', '103', '57']
+    assert all(f'>{label}<' in without_memory for label in labels)
+    assert 'GiB' not in without_memory
+    labels += ['peak memory beside weights, GiB', '1.25', '3.75', '7.5']
+    assert all(f'>{label}<' in path.read_text() for label in labels)
+    assert '8 images of 224x192, bf16' in path.read_text()
 
 
 def test_loader_is_measured_on_files(tmp_path, monkeypatch, image_files):

@@ -10,12 +10,15 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmdet.datasets import CocoDataset
 from mmdet.visualization import DetLocalVisualizer
+from mmpretrain.datasets import ImageNet
 from mmpretrain.visualization import UniversalVisualizer
 from mmseg.visualization import SegLocalVisualizer
 from pycocotools import mask as coco_mask
 
 from convnextv2_mm.datasets.shapes import CLASSES, draw, write_shapes
+from convnextv2_mm.engine.run_setup import check_model, read_config
 
 ROOT = Path(__file__).parents[2]
 # Classification has no demo: a small config of what a user would write.
@@ -230,10 +233,10 @@ def test_resume_goes_on_where_it_stopped(options, pretrained, tmp_path):
 
 def lay_out_real_data(root: Path) -> None:
     """Two drawings where ImageNet, COCO and ADE20K are expected, under names that they know."""
-    names = ('person', 'bicycle', 'car', 'motorcycle', 'airplane', 'bus')
     for split, ade_split in (('train', 'training'), ('val', 'validation')):
         folders = {
             'imagenet': root / 'data/imagenet' / split / 'n01440764',
+            'imagenet21k': root / 'data/imagenet21k' / split / 'n01440764',
             'coco': root / 'data/coco' / f'{split}2017',
             'image': root / 'data/ade/ADEChallengeData2016/images' / ade_split,
             'labels': root / 'data/ade/ADEChallengeData2016/annotations' / ade_split,
@@ -245,10 +248,13 @@ def lay_out_real_data(root: Path) -> None:
         annotations = root / 'data/coco/annotations' / f'instances_{split}2017.json'
         annotations.parent.mkdir(exist_ok=True)
         coco = dict(images=[], annotations=[], categories=[])
-        coco['categories'] = [dict(id=i + 1, name=name) for i, name in enumerate(names)]
+        coco['categories'] = [
+            dict(id=i + 1, name=name) for i, name in enumerate(CocoDataset.METAINFO['classes'])
+        ]
         for index in range(2):
             drawing = draw(0, split, index, 128)
-            for folder, ending in (('imagenet', 'JPEG'), ('coco', 'jpg'), ('image', 'jpg')):
+            for folder in ('imagenet', 'imagenet21k', 'coco', 'image'):
+                ending = 'JPEG' if 'imagenet' in folder else 'jpg'
                 cv2.imwrite(str(folders[folder] / f'{index}.{ending}'), drawing.image)
             coco['images'].append(dict(id=index, file_name=f'{index}.jpg', height=128, width=128))
             labels = np.zeros((128, 128), np.uint8)
@@ -269,35 +275,108 @@ def lay_out_real_data(root: Path) -> None:
         annotations.write_text(json.dumps(coco))
 
 
+ATTO = ['model.backbone.arch=atto', 'model.backbone.init_cfg=None']
+PRETRAIN = [*ATTO, 'model.neck.in_channels=320', 'train_cfg.max_epochs=1']
+CLASSIFICATION_ON_ATTO = [*ATTO, 'model.head.in_channels=320', 'train_cfg.max_epochs=1']
+DETECTION = [*ATTO, 'model.neck.in_channels=[40,80,160,320]', 'train_cfg.max_epochs=1']
+DETECTION += ['train_cfg.val_interval=2', 'model.train_cfg.rpn_proposal.max_per_img=50']
+LSJ = [*DETECTION, 'model.data_preprocessor.batch_augments.0.size=(128,128)']
+LSJ += ['train_dataloader.dataset.pipeline.2.scale=(128,128)']
+LSJ += ['train_dataloader.dataset.pipeline.3.crop_size=(128,128)']
+SEGMENTATION = [*ATTO, 'model.decode_head.in_channels=[40,80,160,320]', 'train_cfg.max_iters=2']
+SEGMENTATION += ['model.auxiliary_head.in_channels=160', 'model.data_preprocessor.size=(64,64)']
+SEGMENTATION += ['train_dataloader.dataset.pipeline.2.scale=(256,64)']
+SEGMENTATION += ['train_dataloader.dataset.pipeline.3.crop_size=(64,64)']
+SEGMENTATION += ['val_dataloader.dataset.pipeline.1.scale=(256,64)']
+CASCADE = [f'model.roi_head.bbox_head.{i}.fc_out_channels=64' for i in range(3)]
+CASCADE += [f'model.roi_head.bbox_head.{i}.conv_out_channels=32' for i in range(3)]
+# One of each family, on Atto and small images.
 REAL = {
-    'pretrain/fcmae_convnextv2-a_8xb512-800e_in1k-224px.py': ['train_cfg.max_epochs=1'],
+    'pretrain/fcmae_convnextv2-a_8xb512-800e_in1k-224px.py': PRETRAIN,
+    'pretrain/fcmae_convnextv2-l_8xb256-accum2-1600e_in1k-224px.py': PRETRAIN,
     'pretrain/fcmae_convnextv2-b_8xb64-accum8-800e-gpu-decode_in1k-224px.py': [
-        'train_cfg.max_epochs=1',
-        'model.backbone.arch=atto',
-        'model.neck.in_channels=320',
+        *PRETRAIN,
+        'model.data_preprocessor.crop_size=64',
     ],
-    'detection/mask-rcnn_convnextv2-a_fpn_lsj-3x-fcmae_coco.py': [
-        'train_cfg.max_epochs=1',
-        'train_cfg.val_interval=2',
-        'model.backbone.init_cfg=None',
+    'classification/convnextv2-a_8xb128-600e-fcmae_in1k-224px.py': CLASSIFICATION_ON_ATTO,
+    'classification/convnextv2-t_8xb128-300e-fcmae_in1k-224px.py': CLASSIFICATION_ON_ATTO,
+    'classification/convnextv2-b_8xb32-accum4-100e-fcmae_in1k-224px.py': CLASSIFICATION_ON_ATTO,
+    'classification/convnextv2-h_8xb64-accum8-90e-fcmae_in22k-224px.py': CLASSIFICATION_ON_ATTO,
+    'classification/convnextv2-b_8xb64-30e-fcmae-in22k_in1k-224px.py': CLASSIFICATION_ON_ATTO,
+    'classification/convnextv2-h_8xb32-accum2-30e-fcmae-in22k_in1k-384px.py': (
+        CLASSIFICATION_ON_ATTO
+    ),
+    'classification/convnext-b_8xb128-accum4-300e_in1k-224px.py': CLASSIFICATION_ON_ATTO,
+    'classification/convnextv2-b_8xb128-accum4-300e_in1k-224px.py': CLASSIFICATION_ON_ATTO,
+    'detection/mask-rcnn_convnextv2-a_fpn_lsj-3x-fcmae_coco.py': LSJ,
+    'detection/mask-rcnn_convnext-b_fpn_lsj-3x_coco.py': LSJ,
+    'detection/cascade-mask-rcnn_convnextv2-b_fpn_lsj-3x-fcmae_coco.py': [*LSJ, *CASCADE],
+    'detection/mask-rcnn_convnextv2-a_fpn_ms-1x-fcmae_coco.py': [
+        *DETECTION,
+        'train_dataloader.dataset.pipeline.2.scales=[(160,96),(160,128)]',
     ],
-    'segmentation/upernet_convnextv2-a_4xb4-160k-fcmae_ade20k-512px.py': [
-        'train_cfg.max_iters=1',
-        'model.backbone.init_cfg=None',
-    ],
+    'segmentation/upernet_convnextv2-a_4xb4-160k-fcmae_ade20k-512px.py': SEGMENTATION,
+    'segmentation/upernet_convnext-b_4xb4-160k_ade20k-512px.py': SEGMENTATION,
+    'segmentation/upernet_convnextv2-h_4xb4-160k-fcmae-in22k_ade20k-640px.py': SEGMENTATION,
 }
 
 
 @pytest.mark.parametrize('config', REAL)
-def test_real_config_takes_a_step_where_the_data_is_expected(config, tmp_path, monkeypatch):
+def test_real_config_takes_two_steps_where_the_data_is_expected(config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     lay_out_real_data(tmp_path)
-    changes = ['train_dataloader.batch_size=2', 'train_dataloader.num_workers=0']
-    changes += ['train_dataloader.persistent_workers=False', 'default_hooks.logger.interval=1']
+    changes = ['train_dataloader.batch_size=1', 'optim_wrapper.accumulative_counts=1']
+    if 'segmentation' in config:  # batch norm over the pooled 1x1 maps needs two images
+        changes[0] = 'train_dataloader.batch_size=2'
+    has_validation = 'pretrain' not in config and '_in22k' not in config
+    for split in ('train', 'val')[: 1 + has_validation]:
+        changes += [f'{split}_dataloader.num_workers=0']
+        changes += [f'{split}_dataloader.persistent_workers=False']
+    changes += ['default_hooks.logger.interval=1']
     run('train', ROOT / 'configs' / config, '--cfg-options', *changes, *REAL[config])
-    losses = logged(tmp_path / 'work_dirs' / Path(config).stem, 'loss')
-    assert len(losses) == 1
-    assert 0 < losses[0] < 100
+    work_dir = tmp_path / 'work_dirs' / Path(config).stem
+    losses = logged(work_dir, 'loss')
+    assert len(losses) == 2
+    assert all(0 < loss < 100 for loss in losses)
+    trained = torch.load(newest_checkpoint(work_dir), weights_only=False)
+    assert {state['step'].item() for state in trained['optimizer']['state'].values()} == {2}
+
+
+@pytest.mark.parametrize(
+    'config',
+    [
+        'classification/convnextv2-a_8xb128-600e-fcmae_in1k-224px.py',
+        'detection/mask-rcnn_convnextv2-a_fpn_lsj-3x-fcmae_coco.py',
+        'segmentation/upernet_convnextv2-a_4xb4-160k-fcmae_ade20k-512px.py',
+    ],
+)
+def test_inference_knows_the_classes_of_real_data_sets(config, tmp_path):
+    path = ROOT / 'configs' / config
+    model = check_model(read_config(str(path), {'model.backbone.init_cfg': None}).model)
+    torch.manual_seed(0)
+    weights = {k: 0.01 * torch.randn(v.shape) for k, v in model.state_dict().items()}
+    torch.save(dict(state_dict=weights), tmp_path / 'random.pth')
+    cv2.imwrite(str(tmp_path / 'image.jpg'), draw(0, 'val', 0, 64).image)
+    scale = 64 if 'classification' in config else '(64,64)'
+    changes = ['--cfg-options', f'test_dataloader.dataset.pipeline.1.scale={scale}']
+    run('infer', path, tmp_path / 'random.pth', tmp_path / 'image.jpg', '--out', tmp_path, *changes)
+    assert cv2.imread(str(tmp_path / 'image.png')) is not None
+    if 'classification' in config:
+        label = json.loads((tmp_path / 'image.json').read_text())['label']
+        assert label in ImageNet.METAINFO['classes']
+
+
+def test_learning_rate_is_scaled_to_the_images_of_a_step(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lay_out_real_data(tmp_path)
+    changes = [*PRETRAIN, 'train_dataloader.batch_size=1', 'train_dataloader.num_workers=0']
+    changes += ['train_dataloader.persistent_workers=False']
+    config = ROOT / 'configs/pretrain/fcmae_convnextv2-l_8xb256-accum2-800e_in1k-224px.py'
+    run('train', config, '--auto-scale-lr', '--cfg-options', *changes)
+    trained = torch.load(newest_checkpoint(next(tmp_path.glob('work_dirs/*'))), weights_only=False)
+    # One image twice a step, and 1.5e-4 for 256.
+    for group in trained['optimizer']['param_groups']:
+        assert group['initial_lr'] == pytest.approx(1.5e-4 * 2 / 256)
 
 
 MISTAKES = [

@@ -1,0 +1,4 @@
+# The paper reports 84.5 †
+_base_ = '../_base_/classifier_300e_in1k-224px.py'
+
+model = dict(backbone=dict(arch='large', drop_path_rate=0.5), head=dict(in_channels=1536))

@@ -1,0 +1,4 @@
+# The paper reports 82.5 †
+_base_ = '../_base_/classifier_300e_in1k-224px.py'
+
+model = dict(backbone=dict(arch='tiny', drop_path_rate=0.1), head=dict(in_channels=768))

@@ -1,0 +1,11 @@
+_base_ = '../_base_/classifier_90e-fcmae_in22k-224px.py'
+
+model = dict(
+    backbone=dict(arch='tiny', init_cfg=dict(checkpoint='convnextv2://tiny_fcmae_in1k')),
+    head=dict(in_channels=768),
+)
+# 8 GPUs x 256 images x 2 steps = 4096
+train_dataloader = dict(batch_size=256)
+optim_wrapper = dict(
+    accumulative_counts=2, paramwise_cfg=dict(decay_rate=0.9, decay_type='layer_wise')
+)

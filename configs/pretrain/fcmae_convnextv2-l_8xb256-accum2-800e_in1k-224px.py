@@ -1,0 +1,7 @@
+_base_ = '../_base_/fcmae_in1k-224px.py'
+
+model = dict(backbone=dict(arch='large'), neck=dict(in_channels=1536))
+
+# 8 GPUs x 256 images x 2 steps = 4096
+train_dataloader = dict(batch_size=256)
+optim_wrapper = dict(accumulative_counts=2)

@@ -1,0 +1,12 @@
+# Not in the paper's tables.
+# The weights after ImageNet-22K alone are not published: these went on to ImageNet-1K. Your own
+# go here: work_dirs/convnextv2-b_…_in22k-224px/epoch_90.pth
+_base_ = '../_base_/upernet_160k_ade20k-640px.py'
+
+model = dict(
+    backbone=dict(
+        drop_path_rate=0.4,
+        init_cfg=dict(type='Pretrained', checkpoint='convnextv2://base_fcmae_ft_in22k_in1k'),
+    )
+)
+optim_wrapper = dict(paramwise_cfg=dict(decay_rate=0.9, decay_type='group_wise'))
