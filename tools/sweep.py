@@ -289,7 +289,8 @@ class Run:
                     entry = json.loads(line)
                 except ValueError:  # killed while it wrote
                     continue
-                if 'lr' not in entry and entry.get('step') == self.length:  # not of training
+                is_of_training = 'lr' in entry or 'monitor/loss' in entry
+                if not is_of_training and entry.get('step') == self.length:
                     found = entry
         for log in sorted(self.folder.glob('test/*/*.json')):
             found = json.loads(log.read_text())
