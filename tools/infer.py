@@ -32,6 +32,7 @@ from convnextv2_mm.engine.run_setup import (
     one_sentence_errors,
     read_config,
 )
+from convnextv2_mm.errors import BadData
 
 
 def parse_args() -> argparse.Namespace:
@@ -103,7 +104,9 @@ def predict(
         print('no display: --show opens no window, the pictures are only written', file=sys.stderr)
     for image in track_iter_progress(images):
         with torch.no_grad():
-            sample = model.test_step(read(image))[0]
+            with one_sentence_errors((BadData,)):
+                data = read(image)
+            sample = model.test_step(data)[0]
         picture = draw_prediction(sample, config, meta, score_thr)
         write_picture(picture, out / f'{names[image]}.png')
         write_prediction(sample, meta.get('classes', ()), out / names[image])

@@ -14,6 +14,7 @@ from convnextv2_mm.engine.run_setup import (
     one_sentence_errors,
     read_config,
 )
+from convnextv2_mm.errors import BadData
 
 
 def parse_args() -> argparse.Namespace:
@@ -92,7 +93,8 @@ def main() -> None:
     args = parse_args()
     with one_sentence_errors():
         runner = build_runner(args)
-    runner.train()
+    with one_sentence_errors((BadData,)):
+        runner.train()
 
 
 if __name__ == '__main__':

@@ -11,7 +11,9 @@ model = dict(
     train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
 )
 # A list of the files in data/imagenet21k/meta/train.txt saves looking through 21,841 folders.
-train_dataloader = dict(dataset=dict(type='ImageNet21k', data_root='data/imagenet21k'))
+train_dataloader = dict(
+    dataset=dict(type='convnextv2_mm.ImageNet21k', data_root='data/imagenet21k')
+)
 val_dataloader = val_evaluator = val_cfg = None  # it has no validation set
 test_dataloader = test_evaluator = test_cfg = None
 

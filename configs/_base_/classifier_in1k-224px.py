@@ -23,7 +23,7 @@ model = dict(
 # MMPreTrain's RandAugment (magnitude 9, deviation 0.5) and random erasing (0.25), as timm has them;
 # our resize. Images stay uint8: the GPU normalises them.
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='convnextv2_mm.LoadImageFromFile'),
     dict(type='convnextv2_mm.RandomResizedCrop', scale=224, interpolation='bicubic'),
     *_base_.train_pipeline[2:],
 ]
@@ -32,11 +32,15 @@ train_dataloader = dict(
     persistent_workers=True,
     drop_last=True,
     collate_fn=dict(type='default_collate'),
-    dataset=dict(pipeline=train_pipeline),
+    dataset=dict(type='convnextv2_mm.ImageNet', skip_bad_data=True, pipeline=train_pipeline),
 )
 # 256 pixels at the short side, the central 224x224 of them.
+test_pipeline = [dict(type='convnextv2_mm.LoadImageFromFile'), *_base_.test_pipeline[1:]]
 val_dataloader = dict(
-    num_workers=8, persistent_workers=True, collate_fn=dict(type='default_collate')
+    num_workers=8,
+    persistent_workers=True,
+    collate_fn=dict(type='default_collate'),
+    dataset=dict(type='convnextv2_mm.ImageNet', pipeline=test_pipeline),
 )
 test_dataloader = val_dataloader
 val_cfg = dict()

@@ -19,8 +19,10 @@ train_dataloader = dict(
     # MMEngine would pass the scope of the inherited config on to the collate function.
     collate_fn=dict(_delete_=True, type='default_collate'),
     dataset=dict(
+        type='convnextv2_mm.ImageNet',
+        skip_bad_data=True,
         pipeline=[
-            dict(type='LoadImageFromFile'),
+            dict(type='convnextv2_mm.LoadImageFromFile'),
             dict(
                 type='convnextv2_mm.RandomResizedCrop',
                 scale=224,
@@ -40,11 +42,11 @@ test_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='default_collate'),
     dataset=dict(
-        type='ImageNet',
+        type='convnextv2_mm.ImageNet',
         data_root='data/imagenet/',
         split='val',
         pipeline=[
-            dict(type='LoadImageFromFile'),
+            dict(type='convnextv2_mm.LoadImageFromFile'),
             dict(
                 type='ResizeEdge',
                 scale=256,
@@ -78,7 +80,7 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=1e-6, end=40, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', begin=40, end=800, convert_to_iter_based=True),
 ]
-default_hooks = dict(checkpoint=dict(interval=10, max_keep_ckpts=3))
+default_hooks = dict(checkpoint=dict(interval=1, max_keep_ckpts=3))
 # Pictures, feature diversity and GRN of 8 fixed validation images; custom_hooks=[] goes without
 custom_hooks = [dict(type='convnextv2_mm.FCMAEMonitorHook', interval=5)]
 randomness = dict(seed=0, diff_rank_seed=True)

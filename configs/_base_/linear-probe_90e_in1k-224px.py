@@ -34,8 +34,10 @@ train_dataloader = dict(
     persistent_workers=True,
     collate_fn=dict(type='default_collate'),
     dataset=dict(
+        type='convnextv2_mm.ImageNet',
+        skip_bad_data=True,
         pipeline=[
-            dict(type='LoadImageFromFile'),
+            dict(type='convnextv2_mm.LoadImageFromFile'),
             dict(type='convnextv2_mm.RandomResizedCrop', scale=224, interpolation='bicubic'),
             dict(type='RandomFlip', prob=0.5),
             dict(type='PackInputs'),
@@ -48,8 +50,9 @@ val_dataloader = dict(
     persistent_workers=True,
     collate_fn=dict(type='default_collate'),
     dataset=dict(
+        type='convnextv2_mm.ImageNet',
         pipeline=[
-            dict(type='LoadImageFromFile'),
+            dict(type='convnextv2_mm.LoadImageFromFile'),
             dict(
                 type='ResizeEdge',
                 scale=256,

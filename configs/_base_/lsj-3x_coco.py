@@ -7,7 +7,7 @@ _base_ = [
 
 image_size = (1024, 1024)
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='convnextv2_mm.LoadImageFromFile'),
     # Polygons: a third of the time and a thousandth of the bytes of bitmaps, and exact boxes after
     # the crop. Crowd regions have none and drop out; they would be ignored anyway.
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=False),
@@ -24,7 +24,14 @@ train_pipeline = [
     dict(type='PackDetInputs'),
 ]
 # 8 GPUs x 4 images
-train_dataloader = dict(batch_size=4, num_workers=8, dataset=dict(pipeline=train_pipeline))
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=8,
+    dataset=dict(type='convnextv2_mm.CocoDataset', skip_bad_data=True, pipeline=train_pipeline),
+)
+test_pipeline = [dict(type='convnextv2_mm.LoadImageFromFile'), *_base_.test_pipeline[1:]]
+val_dataloader = dict(dataset=dict(type='convnextv2_mm.CocoDataset', pipeline=test_pipeline))
+test_dataloader = val_dataloader
 
 optim_wrapper = dict(
     type='AmpOptimWrapper',
@@ -43,3 +50,4 @@ param_scheduler = [
     dict(type='MultiStepLR', end=36, milestones=[27, 33], gamma=0.1),
 ]
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=3, save_best='coco/bbox_mAP'))
+randomness = dict(seed=0, diff_rank_seed=True)

@@ -7,7 +7,7 @@ _base_ = [
 ]
 
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='convnextv2_mm.LoadImageFromFile'),
     # Polygons: see lsj-3x_coco.py
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=False),
     dict(
@@ -19,7 +19,14 @@ train_pipeline = [
     dict(type='PackDetInputs'),
 ]
 # 8 GPUs x 2 images
-train_dataloader = dict(batch_size=2, num_workers=4, dataset=dict(pipeline=train_pipeline))
+train_dataloader = dict(
+    batch_size=2,
+    num_workers=4,
+    dataset=dict(type='convnextv2_mm.CocoDataset', skip_bad_data=True, pipeline=train_pipeline),
+)
+test_pipeline = [dict(type='convnextv2_mm.LoadImageFromFile'), *_base_.test_pipeline[1:]]
+val_dataloader = dict(dataset=dict(type='convnextv2_mm.CocoDataset', pipeline=test_pipeline))
+test_dataloader = val_dataloader
 
 optim_wrapper = dict(
     type='AmpOptimWrapper',
@@ -39,3 +46,4 @@ param_scheduler = [
     dict(type='MultiStepLR', end=12, milestones=[8, 11], gamma=0.1),
 ]
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=3, save_best='coco/bbox_mAP'))
+randomness = dict(seed=0, diff_rank_seed=True)

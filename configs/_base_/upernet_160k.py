@@ -33,3 +33,4 @@ param_scheduler = [
     dict(type='PolyLR', power=1.0, eta_min=0.0, by_epoch=False, begin=1500, end=160000),
 ]
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=3, save_best='mIoU'))
+randomness = dict(seed=0, diff_rank_seed=True)

@@ -6,11 +6,27 @@ model = dict(
     test_cfg=dict(mode='slide', crop_size=(640, 640), stride=(426, 426)),
 )
 # 4 GPUs x 4 images
-train_dataloader = dict(batch_size=4)
+load = [dict(type='convnextv2_mm.LoadImageFromFile'), dict(type='convnextv2_mm.LoadAnnotations')]
+resize = _base_.test_pipeline[1]
+train_dataloader = dict(
+    batch_size=4,
+    dataset=dict(
+        type='convnextv2_mm.ADE20KDataset',
+        skip_bad_data=True,
+        pipeline=[*load, *_base_.train_pipeline[2:]],
+    ),
+)
+val_dataloader = dict(
+    dataset=dict(
+        type='convnextv2_mm.ADE20KDataset',
+        pipeline=[load[0], resize, load[1], _base_.test_pipeline[3]],
+    )
+)
+test_dataloader = val_dataloader
 
 # tools/test.py --tta: the five scales of the paper, each also flipped.
 tta_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='convnextv2_mm.LoadImageFromFile'),
     dict(
         type='TestTimeAug',
         transforms=[
@@ -19,7 +35,7 @@ tta_pipeline = [
                 for ratio in (0.75, 0.875, 1.0, 1.125, 1.25)
             ],
             [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
-            [dict(type='LoadAnnotations', reduce_zero_label=True)],
+            [dict(type='convnextv2_mm.LoadAnnotations')],
             [dict(type='PackSegInputs')],
         ],
     ),

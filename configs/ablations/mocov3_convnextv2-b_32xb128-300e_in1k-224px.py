@@ -10,7 +10,14 @@ model = dict(
 
 # 32 GPUs x 128 images = 4096. Accumulated steps would not do: the other images are the negatives.
 train_dataloader = dict(
-    batch_size=128, collate_fn=dict(_delete_=True, type='default_collate'), drop_last=True
+    batch_size=128,
+    collate_fn=dict(_delete_=True, type='default_collate'),
+    drop_last=True,
+    dataset=dict(
+        type='convnextv2_mm.ImageNet',
+        skip_bad_data=True,
+        pipeline=[dict(type='convnextv2_mm.LoadImageFromFile'), *_base_.train_pipeline[1:]],
+    ),
 )
 optim_wrapper = dict(
     dtype='bfloat16',
@@ -20,5 +27,5 @@ optim_wrapper = dict(
     paramwise_cfg=dict(decay_rate=1.0),
 )
 find_unused_parameters = False
-default_hooks = dict(checkpoint=dict(interval=10, max_keep_ckpts=3))
+default_hooks = dict(checkpoint=dict(interval=1, max_keep_ckpts=3))
 randomness = dict(seed=0, diff_rank_seed=True)

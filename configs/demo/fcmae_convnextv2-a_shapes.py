@@ -28,7 +28,7 @@ train_dataloader = dict(
         split='train',
         make=make,
         pipeline=[
-            dict(type='LoadImageFromFile'),
+            dict(type='convnextv2_mm.LoadImageFromFile'),
             dict(type='RandomResizedCrop', scale=128, crop_ratio_range=(0.5, 1.0)),
             dict(type='RandomFlip', prob=0.5),
             dict(type='PackInputs'),
@@ -44,7 +44,7 @@ val_dataloader = dict(
         type='convnextv2_mm.ShapesClsDataset',
         split='val',
         make=make,
-        pipeline=[dict(type='LoadImageFromFile'), dict(type='PackInputs')],
+        pipeline=[dict(type='convnextv2_mm.LoadImageFromFile'), dict(type='PackInputs')],
     ),
 )
 test_dataloader = val_dataloader

@@ -36,7 +36,7 @@ train_dataloader = dict(
         split='train',
         make=make,
         pipeline=[
-            dict(type='LoadImageFromFile'),
+            dict(type='convnextv2_mm.LoadImageFromFile'),
             dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
             dict(type='RandomFlip', prob=0.5),
             dict(type='PackDetInputs'),
@@ -53,7 +53,7 @@ val_dataloader = dict(
         make=make,
         test_mode=True,
         pipeline=[
-            dict(type='LoadImageFromFile'),
+            dict(type='convnextv2_mm.LoadImageFromFile'),
             dict(type='Resize', scale=(128, 128), keep_ratio=True),
             dict(
                 type='PackDetInputs',

@@ -29,8 +29,8 @@ train_dataloader = dict(
         split='train',
         make=make,
         pipeline=[
-            dict(type='LoadImageFromFile'),
-            dict(type='LoadAnnotations', reduce_zero_label=True),
+            dict(type='convnextv2_mm.LoadImageFromFile'),
+            dict(type='convnextv2_mm.LoadAnnotations'),
             dict(type='RandomFlip', prob=0.5),
             dict(type='PackSegInputs'),
         ],
@@ -45,15 +45,15 @@ val_dataloader = dict(
         split='val',
         make=make,
         pipeline=[
-            dict(type='LoadImageFromFile'),
-            dict(type='LoadAnnotations', reduce_zero_label=True),
+            dict(type='convnextv2_mm.LoadImageFromFile'),
+            dict(type='convnextv2_mm.LoadAnnotations'),
             dict(type='PackSegInputs'),
         ],
     ),
 )
 test_dataloader = val_dataloader
 tta_pipeline = [
-    dict(type='LoadImageFromFile'),
+    dict(type='convnextv2_mm.LoadImageFromFile'),
     dict(
         type='TestTimeAug',
         transforms=[
@@ -62,7 +62,7 @@ tta_pipeline = [
                 for ratio in (0.75, 1.0, 1.25)
             ],
             [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
-            [dict(type='LoadAnnotations', reduce_zero_label=True)],
+            [dict(type='convnextv2_mm.LoadAnnotations')],
             [dict(type='PackSegInputs')],
         ],
     ),

@@ -20,6 +20,7 @@ from filelock import FileLock
 from ..models import ConvNeXtV2
 
 SCHEME = 'convnextv2://'
+WEB = 'https://'  # what comes over http:// may have been changed on its way
 OFFICIAL_HOST = 'https://dl.fbaipublicfiles.com/convnext/'
 MMPRETRAIN_HOSTS = (
     'https://mmassets.onedl.ai/mmclassification/v0/',
@@ -203,14 +204,15 @@ def fetch(source: str) -> Path:
 
     Raises:
         FileNotFoundError: If it is not in the cache and cannot be downloaded.
-        ValueError: If there is no such name, or the file is not whole.
+        ValueError: If there is no such name, the URL is another than https, or the file is not
+            whole.
     """
     urls, least_bytes = [source], 1
     if source.startswith(SCHEME):
         weights = find_published(source.removeprefix(SCHEME))
         urls, least_bytes = weights.urls, weights.least_bytes
-    elif not source.startswith(('http://', 'https://')):
-        raise ValueError(f'{source} cannot be read: use http://, https:// or {SCHEME}NAME')
+    elif not source.startswith(WEB):
+        raise ValueError(f'{source} cannot be read: use {WEB} or {SCHEME}NAME')
 
     cache = Path(torch.hub.get_dir()) / 'checkpoints'
     paths = [cache / Path(urlsplit(url).path).name for url in urls]

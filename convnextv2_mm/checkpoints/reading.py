@@ -1,7 +1,8 @@
 """Reading checkpoint files without running anything that is in them.
 
 PyTorch files are read with ``weights_only=True``: only the types named here and PyTorch's own are
-built. Safetensors files hold nothing but tensors.
+built. Safetensors files hold nothing but tensors. MMEngine reads with this too, from the import of
+the package on: ``Pretrained``, ``load_from`` and ``resume`` of any model.
 """
 
 from __future__ import annotations
@@ -17,7 +18,12 @@ from typing import Any
 
 import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.runner.checkpoint import get_torch_safe_globals
+from mmengine.runner.checkpoint import (
+    CheckpointLoader,
+    get_external_models,
+    get_torch_safe_globals,
+    get_torchvision_models,
+)
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -83,6 +89,9 @@ def _read_shards(index: Path) -> dict[str, Tensor]:
         files = sorted(set(json.loads(index.read_text())['weight_map'].values()))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ValueError(f'{index} is not the index of a sharded checkpoint') from error
+    for name in files:
+        if Path(str(name)).name != name:
+            raise ValueError(f'{index} lists {name}, but its files must be beside it')
     missing = [name for name in files if not (index.parent / name).is_file()]
     if missing:
         raise FileNotFoundError(
@@ -129,6 +138,47 @@ def _first_import(path: Path) -> str | None:
     except (ValueError, IndexError):  # not a pickle
         pass
     return None
+
+
+# How configs of OpenMMLab name weights of model zoos.
+_ZOOS = {
+    'torchvision://': get_torchvision_models,
+    'modelzoo://': get_torchvision_models,
+    'open-mmlab://': get_external_models,
+    'openmmlab://': get_external_models,
+}
+
+
+# And those that MMEngine reads itself, so that none is left to it: '' is a file.
+_OTHER_SCHEMES = ('', 'http://', 'https://', 'mmcls://', 'pavi://')
+_OTHER_SCHEMES += (r'(\S+\:)?s3://', r'(\S+\:)?petrel://')
+
+
+@CheckpointLoader.register_scheme([*_ZOOS, *_OTHER_SCHEMES], force=True)
+def load_from_anywhere(filename: str, map_location: Any = None) -> Any:
+    """Read a checkpoint for MMEngine, whose own loaders run a pickle that they cannot read safely.
+
+    Args:
+        filename: As for :func:`read_file`, or a name of torchvision's or OpenMMLab's model zoo.
+        map_location: Not used: the values are copied to where they belong in any case.
+
+    Returns:
+        What the file holds, without the source of a config, which ``Runner.resume`` would run.
+
+    Raises:
+        FileNotFoundError: If it does not exist, or cannot be fetched.
+        ValueError: If it is not a checkpoint, or wants to run code.
+    """
+    scheme, _, name = filename.partition('://')
+    if zoo := _ZOOS.get(f'{scheme}://'):
+        urls = zoo()
+        if name not in urls:
+            raise ValueError(f'no weights of {scheme}:// are named {name!r}')
+        filename = urls[name]
+    content = read_file(Path(filename).expanduser() if '://' not in filename else filename)
+    if isinstance(content, dict) and isinstance(content.get('meta'), dict):
+        content['meta'].pop('config', None)
+    return content
 
 
 def find_state_dict(content: Any, source: str | Path) -> tuple[dict[str, Tensor], str]:

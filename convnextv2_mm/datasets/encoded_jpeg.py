@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from mmcv.transforms import LoadImageFromFile
 from mmengine import fileio
 from PIL import ExifTags, Image
 
 from ..registry import TRANSFORMS
+from .loading import LoadImageFromFile
 
 
 @TRANSFORMS.register_module()
@@ -21,6 +21,8 @@ class LoadEncodedJPEG(LoadImageFromFile):
     formats, CMYK, an EXIF orientation, and files without their end. ``img_shape`` and
     ``ori_shape`` are (H, W) in both cases.
 
+    Raises ``BadData`` as that does; damage in the middle of a JPEG is found when it is decoded.
+
     Args:
         backend_args: Where to read from, as for ``mmengine.fileio.get``.
     """
@@ -30,7 +32,10 @@ class LoadEncodedJPEG(LoadImageFromFile):
 
     def transform(self, results: dict) -> dict:
         """Read one file."""
-        content = fileio.get(results['img_path'], backend_args=self.backend_args)
+        try:
+            content = fileio.get(results['img_path'], backend_args=self.backend_args)
+        except OSError:
+            content = b''  # the loader for other files says what is wrong
         size = _plain_jpeg_size(content)
         if size is None:
             return super().transform(results)

@@ -9,14 +9,12 @@ must be there, made with whatever parameters.
 
 import os.path as osp
 
-from mmdet.datasets import CocoDataset
 from mmengine.dist import barrier, is_main_process
 from mmengine.utils import track_iter_progress
-from mmpretrain.datasets import CustomDataset
-from mmseg.datasets import BaseSegDataset
 
 from convnextv2_mm.registry import DATASETS
 
+from .bad_data import BaseSegDataset, CocoDataset, CustomDataset
 from .shapes import CLASSES, PALETTE, SEG_CLASSES, SEG_PALETTE, SPLITS, write_shapes
 
 

@@ -27,15 +27,21 @@ ANNOTATION_STEPS = ('LoadAnnotations', 'LoadPanopticAnnotations')
 
 
 @contextmanager
-def one_sentence_errors() -> Iterator[None]:
-    """End the program with exit code 2 and one line when what the user gave cannot be used."""
+def one_sentence_errors(kinds: tuple[type[Exception], ...] = USER_ERRORS) -> Iterator[None]:
+    """End the program with exit code 2 and one line when what the user gave cannot be used.
+
+    Args:
+        kinds: Errors that are the user's: before a run nearly all, during it ``BadData`` alone.
+    """
     try:
         yield
-    except USER_ERRORS as error:
+    except kinds as error:
         # MMEngine wraps an error of a constructor in one of the same type: the first says the most.
         while error.__cause__ is None and type(error.__context__) is type(error):
             error = error.__context__
         text = str(error.args[0] if isinstance(error, KeyError) and error.args else error)
+        # From a process of the loader comes its whole traceback, the error at the end.
+        text = text.rsplit(f'{type(error).__name__}: ', 1)[-1]
         sentence = re.split(r'(?<=\.)\s', ' '.join(text.split()))[0]
         if not sentence:  # a bare assertion of a library: what it says is its source
             frame = traceback.extract_tb(error.__traceback__)[-1]
@@ -51,9 +57,12 @@ def read_config(path: str, options: dict | None = None, work_dir: str | None = N
 
     Raises:
         FileNotFoundError: If there is no such file.
+        ValueError: If it is not the config of a run, or YAML, in which a tag runs what it names.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'config {path} does not exist')
+    if Path(path).suffix not in ('.py', '.json'):
+        raise ValueError(f'config {path} is not allowed: the name must end in .py or .json')
     config = Config.fromfile(path)
     config.merge_from_dict(options or {})
     for key in ('model', 'default_scope'):
@@ -139,21 +148,33 @@ def load_model(config: Config, checkpoint: str, device: str) -> nn.Module:
     return model.to(device).eval()
 
 
-def check_data(dataloader: ConfigDict) -> None:
-    """See that the files of a data set are there.
-
-    Raises:
-        FileNotFoundError: If a folder or an annotation file does not exist.
-    """
+def find_datasets(dataloader: ConfigDict) -> list[ConfigDict]:
+    """The data sets of a dataloader that read files, within those that wrap others."""
     dataset = dataloader.dataset
     while 'dataset' in dataset:  # RepeatDataset, ClassBalancedDataset and the like
         dataset = dataset.dataset
-    for part in dataset.get('datasets', [dataset]):
+    return dataset.get('datasets', [dataset])
+
+
+def check_data(dataloader: ConfigDict) -> None:
+    """See that the files of a data set are there, and that reading them runs nothing.
+
+    Raises:
+        FileNotFoundError: If a folder or an annotation file does not exist.
+        ValueError: If annotations are a pickle or YAML.
+    """
+    for part in find_datasets(dataloader):
         if part.get('make') is not None:  # drawn on first use
             continue
+        for key in ('ann_file', 'proposal_file'):
+            if str(part.get(key)).endswith(('.pkl', '.pickle', '.yaml', '.yml')):
+                raise ValueError(
+                    f'{key} {part[key]} is not allowed: MMEngine would run what is in it; give a '
+                    f'.json or .txt file'
+                )
         root = Path(part.get('data_root') or '')
         prefix = part.get('data_prefix') or {}
-        if part.type == 'ImageNet' and not prefix:  # it has each split in a folder of that name
+        if part.type.endswith('ImageNet') and not prefix:  # it has a folder for each split
             prefix = part.get('split', '')
         folders = prefix.values() if isinstance(prefix, dict) else [prefix]
         for path in (root, root / (part.get('ann_file') or ''), *(root / f for f in folders)):
@@ -228,7 +249,7 @@ def image_reader(config: Config) -> Callable[[str], dict]:
     if not config.get('test_dataloader'):
         raise ValueError('the config describes no test: it has no test_dataloader')
     steps = config.test_dataloader.dataset.pipeline
-    pipeline = Compose([step for step in steps if step['type'] not in ANNOTATION_STEPS])
+    pipeline = Compose([s for s in steps if s['type'].split('.')[-1] not in ANNOTATION_STEPS])
     collate = config.test_dataloader.get('collate_fn', dict(type='pseudo_collate'))
     collate = FUNCTIONS.get(collate['type'])
 

@@ -4,6 +4,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from convnextv2_mm.checkpoints import published
+
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
@@ -15,8 +17,9 @@ def cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def website(tmp_path):
+def website(tmp_path, monkeypatch):
     """A folder that a server on this machine serves, and its address."""
+    monkeypatch.setattr(published, 'WEB', 'http://')  # it has no certificate
     folder = tmp_path / 'website'
     folder.mkdir()
     handler = partial(SimpleHTTPRequestHandler, directory=folder)

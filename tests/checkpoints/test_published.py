@@ -109,9 +109,11 @@ def test_the_next_source_is_tried(website, cache, monkeypatch):
     assert fetch('convnextv2://atto_fcmae_in1k') == cache / Path(ATTO.official).name
 
 
-def test_other_schemes_are_refused():
-    with pytest.raises(ValueError, match='s3://bucket/file.pth cannot be read: use http://'):
-        fetch('s3://bucket/file.pth')
+@pytest.mark.parametrize('scheme', ['http', 's3', 'ftp', 'file'])
+def test_other_schemes_are_refused(scheme, cache):
+    with pytest.raises(ValueError, match=f'{scheme}://host/file.pth cannot be read: use https://'):
+        fetch(f'{scheme}://host/file.pth')
+    assert not list(cache.iterdir())
 
 
 def test_docs_list_them():

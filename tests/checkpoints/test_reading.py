@@ -1,5 +1,6 @@
 """Every kind of file is read, and none is run."""
 
+import json
 import os
 import pickle
 from contextlib import suppress
@@ -7,7 +8,10 @@ from contextlib import suppress
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.runner.checkpoint import get_torch_safe_globals
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS
+from mmengine.runner import Runner
+from mmengine.runner.checkpoint import CheckpointLoader, get_torch_safe_globals
 from other_libraries import SMALL, build
 from safetensors.torch import save_file
 
@@ -56,6 +60,101 @@ def test_getattr_is_not_allowed_as_mmengine_does(tmp_path):
         assert 'sys' in torch.load(path, weights_only=True)
     with pytest.raises(ValueError, match='it wants to run builtins.getattr while'):
         read_file(path)
+
+
+@pytest.mark.parametrize('way', ['resume', 'load_from', 'Pretrained of a neck'])
+def test_mmengine_runs_no_pickle_either(way, tmp_path):
+    trace, path = tmp_path / 'trace', tmp_path / 'evil.pth'
+    torch.save(dict(state_dict=dict(w=Payload(exec, f'open({str(trace)!r}, "w")'))), path)
+    with pytest.raises(ValueError, match='evil.pth is refused: it wants to run '):
+        if way == 'Pretrained of a neck':
+            init = dict(type='Pretrained', checkpoint=str(path))
+            MODELS.build(dict(type='mmdet.ChannelMapper', **CHANNELS, init_cfg=init)).init_weights()
+        else:
+            runner = Runner(Weight(), str(tmp_path / 'work'), resume=way == 'resume')
+            runner._load_from = str(path)
+            runner.load_or_resume()
+    assert not trace.exists()
+
+
+CHANNELS = dict(in_channels=[8], out_channels=8)
+
+
+class Weight(BaseModel):
+    """A model with one weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, inputs, data_samples=None, mode='loss'):
+        return dict(loss=(self.weight * inputs[0]).sum())
+
+
+def runner(folder, epochs, **kwargs):
+    return Runner(
+        Weight(),
+        str(folder),
+        train_dataloader=dict(
+            dataset=[torch.ones(1), torch.ones(1)],
+            batch_size=1,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+        ),
+        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.1)),
+        param_scheduler=dict(type='ExponentialLR', gamma=0.5, end=2),
+        default_scope='mmengine',
+        **kwargs,
+    )
+
+
+def test_resume_runs_no_config_of_the_checkpoint_but_restores_the_rest(tmp_path):
+    """MMEngine's resume runs what it finds under ``config`` in the meta information."""
+    straight = runner(tmp_path / 'straight', 2)
+    straight.train()
+    runner(tmp_path / 'run', 1).train()
+    trace, path = tmp_path / 'trace', tmp_path / 'run/epoch_1.pth'
+    content = torch.load(path, weights_only=False)
+    content['meta']['config'] = f'a = 1\nopen({str(trace)!r}, "w")\n'
+    torch.save(content, path)
+    resumed = runner(tmp_path / 'run', 2, resume=True)
+    resumed.train()
+    assert not trace.exists()
+    assert torch.equal(resumed.model.weight, straight.model.weight)
+    assert resumed.iter == straight.iter == 4
+    assert resumed.optim_wrapper.state_dict()['state'][0]['step'] == 4
+    assert resumed.optim_wrapper.get_lr() == straight.optim_wrapper.get_lr()
+
+    del resumed._has_loaded, resumed._load_from
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(CheckpointLoader._schemes, '', lambda path, _: content)
+        resumed.resume(str(path))
+    assert trace.exists(), 'the payload does nothing'
+
+
+@pytest.mark.parametrize('scheme', ['http', 's3', 'a:s3', 'petrel', 'pavi', 'mmcls'])
+def test_mmengine_reads_nothing_but_https(scheme):
+    with pytest.raises(ValueError, match=f'{scheme}://x/y.pth cannot be read: use https://'):
+        CheckpointLoader.load_checkpoint(f'{scheme}://x/y.pth')
+
+
+def test_model_zoos_are_known_by_name(cache):
+    save = dict(state_dict=dict(weight=torch.ones(1)))
+    torch.save(save, cache / 'resnet50-0676ba61.pth')
+    torch.save(save, cache / 'resnet50_msra-5891d200.pth')
+    for name in ('torchvision://resnet50', 'open-mmlab://detectron2/resnet50_caffe'):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr('torch.hub.download_url_to_file', None)  # found in the cache
+            assert CheckpointLoader.load_checkpoint(name)['state_dict']['weight'] == 1
+    with pytest.raises(ValueError, match="no weights of torchvision:// are named 'resnet5'"):
+        CheckpointLoader.load_checkpoint('torchvision://resnet5')
+
+
+@pytest.mark.parametrize('name', ['../file.bin', '/etc/passwd', 'folder/file.bin', 7])
+def test_an_index_lists_only_files_beside_it(name, tmp_path):
+    (tmp_path / 'x.json').write_text(json.dumps(dict(weight_map=dict(weight=name))))
+    with pytest.raises(ValueError, match=f'x.json lists {name}, but its files must be beside it'):
+        read_file(tmp_path / 'x.json')
 
 
 def test_logs_of_mmengine_are_read(tmp_path):

@@ -7,6 +7,7 @@ from mmcv.transforms import LoadImageFromFile
 from mmengine.dataset import Compose, default_collate, pseudo_collate
 from mmengine.registry import init_default_scope
 from mmpretrain.models import SelfSupDataPreprocessor
+from mmpretrain.structures import DataSample
 
 from convnextv2_mm.datasets import LoadEncodedJPEG
 from convnextv2_mm.models import JPEGDataPreprocessor
@@ -58,6 +59,25 @@ def test_training_draws_from_the_seed(batch):
     assert torch.equal(inputs(0), inputs(0))
     changed = (inputs(0) - inputs(1)).abs().mean((1, 2, 3))
     assert (changed > 0.05).all()  # each image has a box of its own
+
+
+def test_an_image_draws_from_the_seed_of_its_sample(batch):
+    """Whatever the rest of the batch, and the generator, which is left as it was."""
+    preprocessor = JPEGDataPreprocessor(64, (0.2, 1.0), 0.5, **NORM)
+    samples = [DataSample(metainfo=dict(seed=2**62 + i)) for i in range(len(batch['inputs']))]
+
+    def inputs(indices: list[int]) -> torch.Tensor:
+        part = dict(inputs=[batch['inputs'][i] for i in indices])
+        part['data_samples'] = [samples[i] for i in indices]
+        return preprocessor(part, training=True)['inputs']
+
+    state = torch.get_rng_state()
+    whole = inputs(list(range(len(samples))))
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(1)
+    assert torch.equal(inputs([3, 1]), whole[[3, 1]])
+    samples[1].set_metainfo(dict(seed=0))
+    assert not torch.equal(inputs([1]), whole[[1]])
 
 
 def test_batch_without_jpegs(batch):

@@ -1,0 +1,244 @@
+"""What is wrong in the annotations of a COCO file, before anything trains or evaluates on them.
+
+pycocotools checks nothing: of two images with the same id it takes the later with the objects of
+both, and a run-length mask with broken counts makes it read past its memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+# What happens: in training with skip_bad_data; in evaluation, and in training without it.
+STOPS, LEFT_OUT, USED = 'the run stops', 'left out', 'used'
+EFFECTS = {
+    'structure': (STOPS, STOPS),
+    'duplicate id': (STOPS, STOPS),
+    'classes': (STOPS, STOPS),
+    'unknown image': (LEFT_OUT, LEFT_OUT),
+    'unknown category': (LEFT_OUT, LEFT_OUT),
+    'box': (LEFT_OUT, STOPS),
+    'empty box': (LEFT_OUT, USED),
+    'box outside': (LEFT_OUT, USED),
+    'no mask': (LEFT_OUT, STOPS),
+    'polygon': (LEFT_OUT, STOPS),
+    'part of a polygon': (USED, USED),
+    'run lengths': (LEFT_OUT, STOPS),
+    'empty mask': (LEFT_OUT, USED),
+    'mask outside': (LEFT_OUT, USED),
+    'not a polygon': (LEFT_OUT, USED),
+}
+LARGEST = 1e6  # pixels: a polygon beyond takes pycocotools memory without limit
+
+
+class CocoProblem(NamedTuple):
+    """One thing that is wrong.
+
+    Attributes:
+        kind: One of ``EFFECTS``.
+        sentence: What is wrong, with the ids.
+        annotation: Id of the annotation, if it is one's problem.
+    """
+
+    kind: str
+    sentence: str
+    annotation: Any = None
+
+
+def find_coco_problems(
+    content: Any, classes: Sequence[str] = (), masks: bool = True, polygons_only: bool = False
+) -> Iterator[CocoProblem]:
+    """Look through what a COCO file holds.
+
+    Args:
+        content: The file's content.
+        classes: Names that must be among its categories.
+        masks: Whether objects need masks.
+        polygons_only: Whether objects whose masks are run lengths are lost
+            (``LoadAnnotations(poly2mask=False)``); crowd regions may be.
+
+    Yields:
+        Problems, at most one for an annotation. Where a part has the wrong structure, what depends
+        on it is not looked at.
+    """
+    broken = list(_structure_problems(content))
+    yield from broken
+    if broken:
+        return
+    names = {category['name'] for category in content['categories']}
+    if lacking := [name for name in classes if name not in names]:
+        yield CocoProblem(
+            'classes',
+            f'{len(lacking)} of {len(classes)} classes are not among its categories, such as '
+            f'{lacking[0]!r}: set metainfo.classes to those it has',
+        )
+    images = {image['id']: image for image in content['images']}
+    categories = {category['id'] for category in content['categories']}
+    for annotation in content.get('annotations') or ():
+        number = annotation['id']
+        image = images.get(annotation['image_id'])
+        if image is None:
+            kind, what = 'unknown image', f'there is no image {annotation["image_id"]!r}'
+        elif annotation['category_id'] not in categories:
+            kind = 'unknown category'
+            what = f'there is no category {annotation["category_id"]!r}'
+        else:
+            size = image['height'], image['width']
+            kind, what = _box_problem(annotation, size)
+            if not kind and masks:
+                kind, what = _mask_problem(annotation, size, polygons_only)
+        if kind:
+            where = f'annotation {number!r}'
+            if image is not None:
+                where += f' of {image["file_name"]}'
+            yield CocoProblem(kind, f'{where}: {what}', number)
+
+
+_FIELDS = {
+    'categories': ('id', 'name'),
+    'images': ('id', 'file_name', 'height', 'width'),
+    'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area'),
+}
+
+
+def _structure_problems(content: Any) -> Iterator[CocoProblem]:
+    """Fields that are missing or of another type, and ids that are there twice."""
+    if not isinstance(content, dict):
+        yield CocoProblem('structure', 'it is not a COCO file: it holds no object with images')
+        return
+    for part, fields in _FIELDS.items():
+        entries = content.get(part)
+        if part == 'annotations' and entries is None:  # a test set whose annotations are secret
+            continue
+        if not isinstance(entries, list):
+            yield CocoProblem('structure', f'it is not a COCO file: it has no list of {part}')
+            continue
+        one, ids = part.removesuffix('s').replace('categorie', 'category'), set()
+        for position, entry in enumerate(entries):
+            missing = [f for f in fields if f not in entry] if isinstance(entry, dict) else fields
+            if missing:
+                name = f'at position {position}' if 'id' in missing else repr(entry['id'])
+                yield CocoProblem('structure', f'{one} {name} has no {missing[0]}')
+                continue
+            number = entry['id']
+            wrong = _wrong_type(part, entry)
+            if wrong:
+                yield CocoProblem('structure', f'{one} {number!r} has {wrong} {entry[wrong]!r}')
+            elif number in ids:
+                yield CocoProblem('duplicate id', f'{one} {number!r} is there twice')
+            else:
+                ids.add(number)
+
+
+def _wrong_type(part: str, entry: dict) -> str | None:
+    """Name of the first field whose value cannot be one."""
+    if not isinstance(entry['id'], int | str):
+        return 'id'
+    if part == 'images':
+        if not isinstance(entry['file_name'], str):
+            return 'file_name'
+        for side in ('height', 'width'):
+            if not (isinstance(entry[side], int) and 0 < entry[side] <= LARGEST):
+                return side
+    elif part == 'annotations':
+        for field in ('image_id', 'category_id'):
+            if not isinstance(entry[field], int | str):
+                return field
+        if not isinstance(entry['area'], int | float):
+            return 'area'
+    elif not isinstance(entry['name'], str):
+        return 'name'
+    return None
+
+
+def _are_pixels(values: Any) -> bool:
+    """Whether they are finite numbers that may be coordinates; NaN fails a comparison."""
+    return isinstance(values, list) and all(
+        isinstance(value, int | float) and -LARGEST < value < LARGEST for value in values
+    )
+
+
+def _box_problem(annotation: dict, size: tuple[int, int]) -> tuple[str, str]:
+    """Kind and description, or ('', '')."""
+    box = annotation['bbox']
+    if not (_are_pixels(box) and len(box) == 4):
+        return 'box', f'its box {box!r:.80} is not four numbers of pixels'
+    left, top, width, height = box
+    if width < 0 or height < 0:
+        return 'box', f'its box {box} has a negative size'
+    if width < 1 or height < 1:
+        return 'empty box', f'its box {box} is less than a pixel wide or high'
+    if not annotation['area'] > 0:
+        return 'empty box', f'its area is {annotation["area"]}'
+    if left >= size[1] or top >= size[0] or left + width <= 0 or top + height <= 0:
+        return 'box outside', f'its box {box} is outside of the {size[1]}x{size[0]} image'
+    return '', ''
+
+
+def _mask_problem(annotation: dict, size: tuple[int, int], polygons_only: bool) -> tuple[str, str]:
+    """Kind and description, or ('', '')."""
+    mask = annotation.get('segmentation')
+    if not mask:
+        return 'no mask', 'it has no segmentation'
+    if isinstance(mask, dict):
+        kind, what = _run_length_problem(mask, size)
+        if not kind and polygons_only and not annotation.get('iscrowd'):
+            return 'not a polygon', 'its mask is run lengths, and poly2mask=False drops those'
+        return kind, what
+    if not isinstance(mask, list):
+        return 'no mask', f'its segmentation {mask!r:.80} is neither polygons nor run lengths'
+    short = [part for part in mask if not _are_pixels(part) or len(part) < 6 or len(part) % 2]
+    if short:
+        what = f'its polygon {short[0]!r:.80} is not three or more points in pixels'
+        # By the first pycocotools decides what the list is; MMDetection drops short ones.
+        usable = mask[0] is not short[0] and all(map(_are_pixels, short))
+        return 'part of a polygon' if usable else 'polygon', what
+    if all(
+        min(part[0::2]) >= size[1]
+        or min(part[1::2]) >= size[0]
+        or max(part[0::2]) <= 0
+        or max(part[1::2]) <= 0
+        for part in mask
+    ):
+        return 'mask outside', f'its mask is outside of the {size[1]}x{size[0]} image'
+    return '', ''
+
+
+def _run_length_problem(mask: dict, size: tuple[int, int]) -> tuple[str, str]:
+    """Kind and description, or ('', '')."""
+    if mask.get('size') != list(size):
+        return 'run lengths', (
+            f'its run lengths are for height and width {mask.get("size")!r:.80}, but the image has '
+            f'{list(size)}'
+        )
+    counts = mask.get('counts')
+    if isinstance(counts, str):
+        counts = _decompress(counts)
+    valid = isinstance(counts, list) and all(isinstance(c, int) and c >= 0 for c in counts)
+    if not valid or sum(counts) != size[0] * size[1]:
+        return 'run lengths', f'its run lengths do not add up to {size[1]}x{size[0]} pixels'
+    if not sum(counts[1::2]):
+        return 'empty mask', 'its mask has no pixel'
+    return '', ''
+
+
+def _decompress(text: str) -> list[int] | None:
+    """Undo COCO's compression of run lengths; None of what is none.
+
+    Five bits a character, from 48 on, the least first; the sixth bit says that more follow. From
+    the third on they are differences to the one before the last (pycocotools, ``rleFrString``).
+    """
+    counts: list[int] = []
+    value = shift = 0
+    for character in text:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64 or shift > 60:
+            return None
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            if bits & 16:
+                value -= 1 << shift
+            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+            value = shift = 0
+    return None if shift else counts

@@ -1,0 +1,343 @@
+"""Read all images and annotations that a config trains and evaluates on, and say what is wrong.
+
+Prints a line for each problem: which file, what is wrong with it, and what the run will do. What is
+unusual but used is told in numbers at the end, and in full in ``--out``. The exit code is 0 where
+nothing is left out or stops a run, 1 where something does, and 2 where there is no such config or
+data set. docs/bad_data.md has all cases.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple, TextIO
+
+import mmdet.datasets
+from mmcv.transforms import LoadImageFromFile as MMCVLoadImageFromFile
+from mmengine import fileio
+from mmengine.config import ConfigDict, DictAction
+from mmengine.dataset import BaseDataset
+from mmengine.registry import DATASETS
+from mmseg.datasets.transforms import LoadAnnotations as MMSegLoadAnnotations
+from PIL import ExifTags, Image
+from rich.console import Console
+from rich.progress import Progress
+from torch.utils.data import DataLoader, Dataset
+
+from convnextv2_mm.datasets import LoadAnnotations, LoadImageFromFile
+from convnextv2_mm.datasets.bad_data import coco_options, entry_problem
+from convnextv2_mm.datasets.coco_problems import EFFECTS, STOPS, USED, find_coco_problems
+from convnextv2_mm.engine.run_setup import (
+    USER_ERRORS,
+    check_data,
+    find_datasets,
+    one_sentence_errors,
+    read_config,
+)
+from convnextv2_mm.errors import BadData
+
+SPLITS = ('train', 'val', 'test')
+REPLACED = 'another sample takes its place'
+UNNOTICED = 'the run stops, or goes on with wrong data: its pipeline does not check this'
+SMALL = 32  # pixels; below, MMDetection's configs leave an image out of training
+
+
+class Finding(NamedTuple):
+    """One thing that is wrong or unusual.
+
+    Attributes:
+        kind: A word or two to count by.
+        sentence: What it is, with the file's name.
+        effect: What the run does with it; it is a problem unless that begins with ``USED``.
+    """
+
+    kind: str
+    sentence: str
+    effect: str
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--splits', nargs='+', choices=SPLITS, default=SPLITS, help='default: all')
+    parser.add_argument(
+        '--workers', type=int, default=os.cpu_count(), metavar='N', help='processes that read'
+    )
+    parser.add_argument('--out', type=Path, metavar='FILE.json', help='write all findings there')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config'
+    )
+    args = parser.parse_args()
+    if args.workers < 1:
+        parser.error(f'--workers {args.workers} is not allowed: it must be at least 1')
+    return args
+
+
+class Samples(Dataset):
+    """What there is to say of each sample of a data set, found by loading it.
+
+    Args:
+        dataset: The data set, not loaded yet.
+        info: Gives the entry of its data list at an index.
+        length: How many there are.
+    """
+
+    def __init__(self, dataset: BaseDataset, info: Callable[[int], dict], length: int) -> None:
+        self.dataset, self.info, self.length = dataset, info, length
+        self.classes = dataset.metainfo.get('classes') or ()
+        self.steps = []
+        for step in dataset.pipeline.transforms:
+            given = dict(backend_args=getattr(step, 'backend_args', None))
+            if isinstance(step, MMCVLoadImageFromFile):
+                # Instead of LoadEncodedJPEG too: that leaves the decoding to the model's device.
+                given.update(color_type=step.color_type, imdecode_backend=step.imdecode_backend)
+                own = isinstance(step, LoadImageFromFile)
+                self.steps.append(('image', LoadImageFromFile(**given), own))
+            elif isinstance(step, MMSegLoadAnnotations):
+                given.update(imdecode_backend=step.imdecode_backend)
+                own = isinstance(step, LoadAnnotations)
+                self.steps.append(('label map', LoadAnnotations(**given), own))
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> list[tuple[str, str, str]]:
+        # Plain tuples: where the class cannot be imported by name, pickling it fails unseen.
+        return [tuple(finding) for finding in self.look_at(index)]
+
+    def look_at(self, index: int) -> list[Finding]:
+        """Load one sample."""
+        info = self.info(index)
+        if reason := entry_problem(self.dataset, info, len(self.classes)):
+            return [Finding('entry', reason, STOPS)]
+        info.setdefault('num_labels', len(self.classes))
+        path = info['img_path']
+        list(_complaints())  # those of the sample before, if that could not be read
+        for kind, step, own in self.steps:
+            try:
+                info = step(info)
+            except BadData as error:
+                effect = REPLACED if getattr(self.dataset, 'skip_bad_data', False) else STOPS
+                return [Finding(kind, str(error), effect if own else UNNOTICED)]
+        content = fileio.get(path, backend_args=self.steps[0][1].backend_args)
+        notes = [*_complaints(), *_unusual(path, content, info['ori_shape'])]
+        return [Finding(kind, f'{path} {what}', f'{USED}, {how}') for kind, what, how in notes]
+
+
+def _unusual(path: str, content: bytes, shape: tuple) -> Iterator[tuple[str, str, str]]:
+    """What is unusual in an image that can be read: kind, description, and how it is used."""
+    try:
+        image = Image.open(io.BytesIO(content))
+    except Exception:  # OpenCV reads more formats
+        return
+    with image:
+        stored = image.tile[0][3] if image.tile else ''  # such as RGB;16B, where the mode is RGB
+        if ';16' in image.mode or (isinstance(stored, str) and ';16' in stored):
+            yield '16 bits', 'has 16 bits a value', 'the upper 8 of them'
+        if image.mode == 'CMYK':
+            yield 'CMYK', 'has the colours of print', 'converted to those of screens'
+        elif image.mode == 'P':
+            yield 'palette', 'has a palette', 'its colours are looked up'
+        elif image.mode[0] in '1LI':
+            yield 'grey', 'has one channel', 'for all three channels'
+        if image.mode in ('RGBA', 'LA', 'PA') or 'transparency' in image.info:
+            yield 'alpha', 'has transparent parts', 'without the transparency'
+        if getattr(image, 'is_animated', False):
+            yield 'animated', f'has {image.n_frames} frames', 'the first'
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        if orientation != 1:
+            turned = shape != (image.height, image.width) or orientation < 5
+            turned = turned or image.height == image.width
+            how = 'turned' if turned else 'as it is stored, since the annotations have that size'
+            yield 'orientation', f'has EXIF orientation {orientation}', how
+        if min(image.size) < SMALL:
+            yield 'small', f'is {image.width}x{image.height} pixels', 'where no filter drops it'
+        named = Image.registered_extensions().get(Path(path).suffix.lower())
+        if named != image.format and image.format != 'MPO':  # a JPEG with previews
+            yield 'ending', f'is a {image.format} file', 'whatever its name ends in'
+
+
+def _capture_complaints(worker: int) -> None:
+    """Let what libraries print to the standard error of this process go to a file."""
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+
+
+def _complaints() -> Iterator[tuple[str, str, str]]:
+    """What libjpeg printed since the last call: it decodes as much as it can, and returns that."""
+    printed = os.pread(2, 1 << 16, 0).decode(errors='replace')
+    os.ftruncate(2, 0)
+    os.lseek(2, 0, os.SEEK_SET)
+    for line in printed.splitlines():
+        if line.startswith('Corrupt JPEG data: '):
+            yield 'damaged', f'is damaged ({line.partition(": ")[2]})', 'as far as it decodes'
+            return
+
+
+def coco_findings(dataset: BaseDataset, content: object) -> Iterator[Finding]:
+    """What is wrong in the annotations of a COCO file."""
+    skip = getattr(dataset, 'skip_bad_data', False)
+    left_out, broken = set(), False
+    options = coco_options(dataset.pipeline, dataset.metainfo.get('classes') or ())
+    for problem in find_coco_problems(content, **options):
+        effect = EFFECTS[problem.kind][0 if skip else 1]
+        if effect not in (USED, STOPS):
+            left_out.add(problem.annotation)
+        yield Finding(problem.kind, f'{dataset.ann_file}: {problem.sentence}', effect)
+        broken |= problem.kind in ('structure', 'duplicate id')
+    if broken:
+        return
+    annotated = {a['image_id'] for a in content.get('annotations', ()) if a['id'] not in left_out}
+    drops = not dataset.test_mode and (dataset.filter_cfg or {}).get('filter_empty_gt')
+    how = 'but filter_empty_gt leaves it out' if drops else 'as background'
+    for image in content['images']:
+        if image['id'] not in annotated:
+            name = image['file_name']
+            what = f'{dataset.ann_file}: {name} has no annotation that can be used'
+            yield Finding('no annotations', what, f'{USED}, {how}')
+
+
+def folder_findings(dataset: BaseDataset) -> Iterator[Finding]:
+    """Files in the folder of images that the data set does not take for images."""
+    endings = getattr(dataset, 'extensions', None) or getattr(dataset, 'img_suffix', None)
+    if endings is None or dataset.ann_file:
+        return
+    for folder, _, names in os.walk(dataset.data_prefix['img_path']):
+        for name in names:
+            if not name.endswith(endings) and not name.lower().endswith(endings):
+                sentence = f'{Path(folder, name)} does not end in {" or ".join([*endings])}'
+                yield Finding('not taken', sentence, f'{USED} by nothing')
+
+
+def find_all(part: ConfigDict, workers: int, progress: Progress, title: str) -> Iterator[Finding]:
+    """Everything that is wrong or unusual with a data set."""
+    dataset = DATASETS.build({**part, 'lazy_init': True})
+    try:
+        if isinstance(dataset, mmdet.datasets.CocoDataset):
+            content = json.loads(fileio.get_text(dataset.ann_file))
+            broken = False
+            for finding in coco_findings(dataset, content):
+                broken |= finding.kind in ('structure', 'duplicate id')
+                yield finding
+            if broken:
+                return
+            infos, folder = content.pop('images'), dataset.data_prefix['img']
+            del content
+            for info in infos:
+                info['img_path'] = os.path.join(folder, info['file_name'])
+            samples = Samples(dataset, infos.__getitem__, len(infos))
+        else:
+            dataset.filter_data = lambda: dataset.data_list  # all, and without the checks there
+            dataset.full_init()
+            samples = Samples(dataset, dataset.get_data_info, len(dataset))
+            yield from folder_findings(dataset)
+    except USER_ERRORS + (RuntimeError,) as error:
+        where = dataset.ann_file or part.get('data_root')
+        yield Finding('structure', f'{where}: {" ".join(str(error).split())}', STOPS)
+        return
+    loader = DataLoader(
+        samples,
+        batch_size=16,
+        num_workers=workers,
+        collate_fn=list,
+        worker_init_fn=_capture_complaints,
+        multiprocessing_context='fork',  # the list of samples is shared, not copied
+    )
+    task = progress.add_task(title, total=len(samples))
+    replaced, max_bad = 0, getattr(dataset, 'max_bad', 1)
+    for batch in loader:
+        for finding in (Finding(*values) for findings in batch for values in findings):
+            replaced += finding.effect == REPLACED
+            yield finding
+        progress.update(task, advance=len(batch), refresh=True)
+    if replaced > max(1, max_bad * len(samples)):
+        sentence = f'{replaced} of {len(samples)} samples are bad, more than {max_bad=}'
+        yield Finding('too many', sentence, STOPS)
+
+
+@contextmanager
+def written_whole(path: Path | None) -> Iterator[TextIO | None]:
+    """A file that is renamed to ``path`` at the end, so that it is whole or absent."""
+    if path is None:
+        yield None
+        return
+    beside = path.with_name(f'.{path.name}.{os.getpid()}')
+    try:
+        with beside.open('w') as file:
+            yield file
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def report(
+    parts: list[tuple[str, ConfigDict]], workers: int, progress: Progress, file: TextIO | None
+) -> int:
+    """Print problems as they come, and the rest in numbers; write all to a file.
+
+    Returns:
+        The number of problems.
+    """
+    problems, counts, first = 0, Counter(), {}
+    for split, part in parts:
+        for finding in find_all(part, workers, progress, split):
+            if file:
+                entry = json.dumps(dict(split=split, **finding._asdict()))
+                file.write(f'{"," if counts else "["}\n{entry}')
+            if not finding.effect.startswith(USED):
+                problems += 1
+                print(f'{split}: {finding.sentence} -> {finding.effect}', flush=True)
+            key = split, finding.kind, finding.effect
+            counts[key] += 1
+            first.setdefault(key, finding.sentence)
+    if file:
+        file.write('\n]\n' if counts else '[]\n')
+    for key, count in counts.items():
+        split, kind, effect = key
+        print(f'{split}: {count} x {kind}, {effect}; the first: {first[key]}')
+    read = ', '.join(f'{task.completed:,} of {task.description}' for task in progress.tasks)
+    print(f'images read: {read or "none"}; problems: {problems:,}')
+    return problems
+
+
+def main() -> None:
+    args = parse_args()
+    parts: list[tuple[str, ConfigDict]] = []
+    with one_sentence_errors():
+        config = read_config(args.config, args.cfg_options)
+        for split in args.splits:
+            loader = config.get(f'{split}_dataloader')
+            if not loader:
+                continue
+            check_data(loader)
+            for part in find_datasets(loader):
+                if same := next((name for name, other in parts if other == part), None):
+                    print(f'{split}: the same data as {same}')
+                else:
+                    parts.append((split, part))
+        if not parts:
+            raise ValueError(f'config {args.config} has no data for {", ".join(args.splits)}')
+        if args.out and not args.out.parent.is_dir():
+            raise FileNotFoundError(f'--out {args.out}: folder {args.out.parent} does not exist')
+    # Lines go above the bar where both are on a terminal; a file or pipe gets the lines alone.
+    progress = Progress(
+        console=Console(stderr=True),
+        auto_refresh=False,  # by a thread, whose locks the reading processes would inherit
+        redirect_stdout=sys.stdout.isatty(),
+        redirect_stderr=False,
+    )
+    with written_whole(args.out) as file, progress:
+        problems = report(parts, args.workers, progress, file)
+    sys.exit(1 if problems else 0)
+
+
+if __name__ == '__main__':
+    main()
