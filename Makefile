@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint install docs docs-linkcheck docs-pictures
+.PHONY: demo test lint install soak docs docs-linkcheck docs-pictures
 
 demo: install
 	$(BIN)/python tools/demo.py
@@ -22,6 +22,10 @@ docs-linkcheck: .venv/docs-installed
 
 docs-pictures: install
 	$(BIN)/python docs/make_pictures.py
+
+# Not in CI: 20 minutes. make soak SOAK='--minutes 60 --seed 1'
+soak: install
+	$(BIN)/python tools/soak.py $(SOAK)
 
 install: .venv/installed
 

@@ -33,6 +33,24 @@ METRICS = Registry(
     scope='convnextv2_mm',
     locations=['convnextv2_mm.engine'],
 )
+LOOPS = Registry(
+    'loop',
+    parent=registry.LOOPS,
+    scope='convnextv2_mm',
+    locations=['convnextv2_mm.engine'],
+)
+STRATEGIES = Registry(
+    'strategy',
+    parent=registry.STRATEGIES,
+    scope='convnextv2_mm',
+    locations=['convnextv2_mm.engine.fsdp'],
+)
+FUNCTIONS = Registry(
+    'function',
+    parent=registry.FUNCTIONS,
+    scope='convnextv2_mm',
+    locations=['convnextv2_mm.engine.fsdp'],
+)
 HOOKS = Registry(
     'hook',
     parent=registry.HOOKS,

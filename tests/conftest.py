@@ -1,4 +1,5 @@
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,12 @@ def image_files(tmp_path_factory) -> dict[str, Path]:
         picture.save(folder / name, **options)
     (folder / 'padded.jpg').write_bytes((folder / 'plain.JPEG').read_bytes() + bytes(8))
     return {path.name: path for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture(autouse=True)
+def signals_stay():
+    """A run that a test ends as a kill does leaves its handlers, and pytest would not stop."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

@@ -3,11 +3,14 @@
 import argparse
 import os
 
+import torch
 from mmengine.config import DictAction
 from mmengine.model import revert_sync_batchnorm
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.registry import RUNNERS
+from mmengine.runner import FlexibleRunner, Runner
 
 from convnextv2_mm.checkpoints import read_state_dict
+from convnextv2_mm.engine.resume import find_checkpoint, make_resumable, one_sentence_stops
 from convnextv2_mm.engine.run_setup import (
     check_data,
     check_model,
@@ -26,7 +29,7 @@ def parse_args() -> argparse.Namespace:
         nargs='?',
         const='auto',
         metavar='PATH',
-        help='go on from a checkpoint, or from the newest one in the work dir',
+        help='go on from a checkpoint, or from the newest whole one in the work dir, if any',
     )
     parser.add_argument('--amp', action='store_true', help='train in bfloat16 mixed precision')
     parser.add_argument('--tensorboard', action='store_true', help='log to TensorBoard too')
@@ -43,7 +46,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def build_runner(args: argparse.Namespace) -> Runner:
+def build_runner(args: argparse.Namespace) -> Runner | FlexibleRunner:
     options = dict(args.cfg_options or {})
     if args.amp:
         options.update(
@@ -57,9 +60,15 @@ def build_runner(args: argparse.Namespace) -> Runner:
     config.launcher = args.launcher
     if 'train_dataloader' not in config:
         raise ValueError(f'config {args.config} describes no training: it has no train_dataloader')
+    if 'strategy' in config and args.launcher == 'none':
+        raise ValueError(
+            f'config {args.config} shards the model over processes: start it with '
+            'tools/dist_train.sh or tools/slurm_train.sh'
+        )
     if args.resume:
         config.resume = True
         config.load_from = None if args.resume == 'auto' else args.resume
+    make_resumable(config)
     if args.auto_scale_lr:
         if 'auto_scale_lr' not in config:
             raise ValueError(f'config {args.config} has no auto_scale_lr.base_batch_size')
@@ -77,14 +86,17 @@ def build_runner(args: argparse.Namespace) -> Runner:
     if 'convnextv2_mm.FCMAEMonitorHook' in hooks and config.get('test_dataloader'):
         check_data(config.test_dataloader)
     check_model(config.model)
-    start = config.get('load_from')
-    if config.get('resume') and not start:
-        start = find_latest_checkpoint(config.work_dir)
-    if start:
-        read_state_dict(start)
+    if config.get('resume') and not config.get('load_from'):
+        config.load_from = find_checkpoint(config.work_dir)
+    elif config.get('load_from'):
+        read_state_dict(config.load_from)
 
-    runner = Runner.from_cfg(config)
-    if args.launcher == 'none':
+    if args.launcher == 'pytorch' and not torch.cuda.is_available():
+        # MMEngine would look for a GPU. A process group that is there it leaves as it is.
+        torch.distributed.init_process_group('gloo')
+        config.model_wrapper_cfg = dict(device_ids=None, broadcast_buffers=False)
+    runner = RUNNERS.build(config)
+    if args.launcher == 'none' and isinstance(runner, Runner):
         runner.model = revert_sync_batchnorm(runner.model)  # SyncBN needs a process group
     return runner
 
@@ -93,7 +105,7 @@ def main() -> None:
     args = parse_args()
     with one_sentence_errors():
         runner = build_runner(args)
-    with one_sentence_errors((BadData,)):
+    with one_sentence_errors((BadData,)), one_sentence_stops():
         runner.train()
 
 

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +13,7 @@ from . import layouts
 from .architecture import Architecture
 from .checkpoint import Checkpoint
 from .layouts import Layout, Weights, has_output_norms
+from .whole_files import written_whole
 
 FORMATS = ('mm', 'mmpretrain', 'timm', 'transformers', 'official')
 # Sizes that timm.create_model builds with 1x1 convolutions, and those that it has no name for.
@@ -57,7 +53,7 @@ def write_checkpoint(checkpoint: Checkpoint, destination: Path, to: str) -> str:
         checkpoint.dropped.append((left_out, f'the layout of {to} has no place for them'))
     # Views of larger tensors would be written with all of these.
     state = {k: v.clone(memory_format=torch.contiguous_format) for k, v in state.items()}
-    with _written_whole(destination) as path:
+    with written_whole(destination) as path:
         if to == 'transformers':
             path.mkdir()
             save_file(state, path / 'model.safetensors', metadata={'format': 'pt'})
@@ -158,17 +154,3 @@ def _how_to_open(checkpoint: Checkpoint, destination: Path, to: str) -> str:
         options += 'pretrained=True, pretrained_strict=False, '
         options += f"pretrained_cfg_overlay=dict(file='{destination}')"
     return f"timm.create_model('convnext{'v2' if a.use_grn else ''}_{a.size}', {options})"
-
-
-@contextmanager
-def _written_whole(destination: Path) -> Iterator[Path]:
-    """A path beside ``destination`` that takes its place if all goes well, or is removed."""
-    path = destination.with_name(f'.{destination.name}.{uuid.uuid4().hex}')
-    try:
-        yield path
-        os.replace(path, destination)
-    finally:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import DATASETS, FUNCTIONS
 from mmengine.runner import Runner
 from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 from ..analysis import choose_blocks, cosine_distance, grn_norms, watch_features
 from ..models import FCMAE
@@ -45,7 +46,7 @@ class FCMAEMonitorHook(Hook):
 
     Raises:
         ValueError: If ``interval`` or ``num_images`` is not positive; before training, if the model
-            is not FCMAE or the config has no ``test_dataloader``.
+            is not FCMAE or is sharded, or the config has no ``test_dataloader``.
     """
 
     def __init__(self, interval: int = 1, by_epoch: bool = True, num_images: int = 8) -> None:
@@ -61,6 +62,10 @@ class FCMAEMonitorHook(Hook):
         model = _unwrap(runner)
         if not isinstance(model, FCMAE):
             raise ValueError(f'FCMAEMonitorHook is for FCMAE, not for {type(model).__name__}')
+        if isinstance(runner.model, FullyShardedDataParallel):
+            raise ValueError(
+                'FCMAEMonitorHook is not for FSDP, no process has all weights: set custom_hooks=[]'
+            )
         loader = runner.cfg.get('test_dataloader')
         if not loader:
             raise ValueError('FCMAEMonitorHook shows images of test_dataloader: there is none')

@@ -161,13 +161,15 @@ class FCMAE(BaseModel):
 
         Args:
             inputs: Normalised images ``(N, 3, H, W)``, H and W multiples of 32.
-            data_samples: Not needed; MMEngine passes them.
+            data_samples: The mask of an image is drawn from the ``seed`` of its sample, if samples
+                have one: :mod:`convnextv2_mm.engine.loops` gives it to them.
             mask: ``(N, L)``, 1 is masked; drawn at random when None.
 
         Returns:
             ``dict(loss=...)``, the mean over the images.
         """
-        prediction, mask = self._autoencode(inputs, mask)
+        seeds = [sample.seed for sample in data_samples or [] if 'seed' in sample]
+        prediction, mask = self._autoencode(inputs, mask, seeds or None)
         return dict(loss=self.head(prediction, inputs, mask).mean())
 
     def predict(self, inputs: Tensor, data_samples: list[BaseDataElement]) -> list[BaseDataElement]:
@@ -176,14 +178,9 @@ class FCMAE(BaseModel):
         Adds to each sample ``reconstruction_loss``, and ``masked``, ``reconstructed`` and
         ``original``: images ``(3, H, W)`` in the units of ``inputs``.
         """
-        grid = patch_grid(inputs.shape[-2:], self.head.patch_size)
-        masks = []
-        for sample in data_samples:
-            seed = zlib.crc32(sample.get('img_path', '').replace('\\', '/').split('/')[-1].encode())
-            generator = torch.Generator().manual_seed(seed)
-            masks.append(PatchLayout.random(1, grid, self.mask_ratio, generator=generator).mask)
-        mask = torch.cat(masks).to(inputs.device)
-        prediction, mask = self._autoencode(inputs, mask)
+        names = [s.get('img_path', '').replace('\\', '/').split('/')[-1] for s in data_samples]
+        seeds = [zlib.crc32(name.encode()) for name in names]
+        prediction, mask = self._autoencode(inputs, seeds=seeds)
         losses = self.head(prediction, inputs, mask)
         masked, reconstructed = self._paint(prediction, inputs, mask)
         for i, sample in enumerate(data_samples):
@@ -208,10 +205,12 @@ class FCMAE(BaseModel):
         prediction, mask = self._autoencode(inputs, mask)
         return self._paint(prediction, inputs, mask)
 
-    def _autoencode(self, inputs: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _autoencode(
+        self, inputs: Tensor, mask: Tensor | None = None, seeds: list[int] | None = None
+    ) -> tuple[Tensor, Tensor]:
         grid = patch_grid(inputs.shape[-2:], self.head.patch_size)
         if mask is None:
-            layout = PatchLayout.random(len(inputs), grid, self.mask_ratio, inputs.device)
+            layout = PatchLayout.random(len(inputs), grid, self.mask_ratio, inputs.device, seeds)
         else:
             layout = PatchLayout.from_mask(mask.to(inputs.device), len(inputs), grid)
             if layout.visible.shape[1] == layout.num_patches:

@@ -10,6 +10,7 @@ number K of them, so the features of the visible patches are one dense tensor:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -63,6 +64,16 @@ def patch_grid(size: tuple[int, int], patch_size: int) -> tuple[int, int]:
             f'of {patch_size} pixels, the size of a mask patch'
         )
     return size[0] // patch_size, size[1] // patch_size
+
+
+@torch.compiler.disable  # it would compile anew for every seed
+def _noise(seeds: Sequence[int], length: int, device: torch.device) -> Tensor:
+    """Uniform ``(N, length)``, each row from its seed: the same numbers on every device."""
+    rows = [torch.rand(length, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    noise = torch.stack(rows)
+    if device.type == 'cuda':
+        noise = noise.pin_memory()  # or the copy would wait for the device
+    return noise.to(device, non_blocking=True)
 
 
 class PatchLayout:
@@ -119,11 +130,19 @@ class PatchLayout:
         grid: tuple[int, int],
         mask_ratio: float,
         device: torch.device | str = 'cpu',
-        generator: torch.Generator | None = None,
+        seeds: Sequence[int] | None = None,
     ) -> PatchLayout:
         """Draw ``int(L · (1 − mask_ratio))`` visible patches for each image, uniformly.
 
-        Runs on ``device`` without waiting for it.
+        Runs without waiting for ``device``.
+
+        Args:
+            batch_size: N.
+            grid: Rows and columns of patches.
+            mask_ratio: Share of the patches that is masked, between 0 and 1.
+            device: Where the layout is to be.
+            seeds: A number for each image, which alone decides what is drawn for it. Without, the
+                global generator of ``device`` decides.
 
         Raises:
             ValueError: If that number is 0 or L.
@@ -136,7 +155,10 @@ class PatchLayout:
                 f'mask_ratio {mask_ratio} leaves {left} of {grid[0]}x{grid[1]} patches; allowed '
                 f'here is between 0 and {1 - 1 / length:.4g}'
             )
-        noise = torch.rand(batch_size, length, device=device, generator=generator)
+        if seeds is None:
+            noise = torch.rand(batch_size, length, device=device)
+        else:
+            noise = _noise(seeds, length, torch.device(device))
         return cls(noise.argsort(1)[:, :num_visible].sort(1).values, grid)
 
     @property

@@ -286,6 +286,18 @@ def test_initial_weights_are_of_the_stage_before(path):
     assert ('-fcmae' in folder) == ('-fcmae' in stem)
 
 
+@pytest.mark.parametrize('path', CONFIGS)
+def test_sharding_is_in_the_name(path):
+    config = read(path)
+    is_sharded = config.get('strategy', {}).get('type') == 'convnextv2_mm.FSDPStrategy'
+    assert is_sharded == ('-fsdp_' in path) == (config.get('runner_type') == 'FlexibleRunner')
+    if is_sharded:  # nothing else has changed
+        other = read(path.replace('-fsdp_', '_').replace('8xb512', '8xb128-accum4'))
+        for key in ('model', 'param_scheduler', 'train_cfg', 'auto_scale_lr'):
+            assert config[key] == other[key]
+        assert config.optim_wrapper.optimizer == other.optim_wrapper.optimizer
+
+
 class Line(BaseModel):
     def __init__(self):
         super().__init__()
@@ -416,7 +428,7 @@ def test_segmentation_sizes_and_multi_scale_test(path):
     steps = {step.type: step for step in config.train_dataloader.dataset.pipeline}
     assert tuple(steps['RandomResize'].scale) == (4 * pixels, pixels)
     assert tuple(steps['RandomCrop'].crop_size) == (pixels, pixels)
-    for loader in (config.val_dataloader, config.test_dataloader):
+    for loader in filter(None, (config.val_dataloader, config.test_dataloader)):
         assert tuple(loader.dataset.pipeline[1].scale) == (4 * pixels, pixels)
     resizes, flips, *_ = config.tta_pipeline[1].transforms
     ratios = [0.75, 0.875, 1, 1.125, 1.25]

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from mmengine.optim import OptimWrapper
+from mmengine.structures import BaseDataElement
 from torch import distributed as dist
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -130,6 +131,20 @@ def test_evaluation_depends_on_the_file_name_only():
     assert again == pytest.approx([losses[2], losses[0]], rel=1e-5)
 
 
+def test_masks_are_drawn_from_the_seeds_of_the_samples():
+    """The loss of a batch is the mean of those of its parts, whatever was drawn before."""
+    from mmpretrain.structures import DataSample
+
+    model = build().double()
+    images = torch.randn(4, 3, 64, 96, dtype=torch.float64)
+    samples = [DataSample(metainfo=dict(seed=seed)) for seed in (3, 2**61, 4, 5)]
+    loss = model.loss(images, samples)['loss']
+    parts = [model.loss(images[i : i + 2], samples[i : i + 2])['loss'] for i in (0, 2)]
+    torch.testing.assert_close(sum(parts) / 2, loss, rtol=1e-12, atol=0)
+    other = [DataSample(metainfo=dict(seed=seed)) for seed in (6, 7, 8, 9)]
+    assert abs(model.loss(images, other)['loss'] / loss - 1) > 1e-6
+
+
 @pytest.mark.parametrize('size', [(64, 64), (96, 64)])
 @pytest.mark.parametrize('batch', [1, 3])
 def test_every_parameter_trains(size, batch):
@@ -140,6 +155,49 @@ def test_every_parameter_trains(size, batch):
     model.loss(**data)['loss'].backward()
     assert all(p.grad.any() and p.grad.isfinite().all() for p in model.parameters())
     assert losses[-1] < losses[0]
+
+
+def _seeded(seeds):
+    return [BaseDataElement(metainfo=dict(seed=seed)) for seed in seeds]
+
+
+def test_mask_of_an_image_follows_from_its_seed():
+    model = build().eval()
+    images, seeds = torch.randn(4, 3, 64, 96), [5, 2**62, 7, 5]
+    together = model.loss(images, _seeded(seeds))['loss']
+    torch.manual_seed(9)
+    order = [2, 0, 3, 1]
+    again = model.loss(images[order], _seeded([seeds[i] for i in order]))['loss']
+    # Another order of the sum, nothing else.
+    assert again.item() == pytest.approx(together.item(), rel=1e-6)
+    other = model.loss(images, _seeded([6, *seeds[1:]]))['loss']
+    assert other.item() != pytest.approx(together.item(), rel=1e-6)
+
+
+def test_accumulated_gradients_are_those_of_the_whole_batch():
+    images, samples = torch.randn(8, 3, 64, 96), _seeded(range(8))
+
+    def gradients(parts: int) -> list[torch.Tensor]:
+        model = build()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+        kept = []
+        optimizer.register_step_pre_hook(
+            lambda *_: kept.extend(p.grad.clone() for p in model.parameters())
+        )
+        wrapper = OptimWrapper(optimizer, accumulative_counts=parts)
+        wrapper.initialize_count_status(model, 0, parts)
+        size = len(images) // parts
+        for start in range(0, len(images), size):
+            stop = start + size
+            data = dict(inputs=images[start:stop], data_samples=samples[start:stop])
+            model.train_step(data, wrapper)
+        return kept
+
+    expected, found = gradients(1), gradients(4)
+    assert len(expected) == len(found) > 0
+    norm = torch.cat([g.flatten() for g in expected]).norm()
+    for a, b in zip(expected, found, strict=True):
+        assert (a - b).norm() <= 1e-6 * norm
 
 
 def _ddp_rank(rank, address):
@@ -200,6 +258,17 @@ def test_step_compiles_whole(backend):
     torch.testing.assert_close(compiled_loss, loss, rtol=1e-5, atol=0)
     for a, b in zip(compiled_grads, grads, strict=True):
         assert (a - b).norm() <= 1e-4 * b.norm()
+
+
+def test_compiled_step_draws_the_same_masks():
+    """In a graph of its own: there would be one for each seed."""
+    model = build('torch')
+    images = torch.randn(2, 3, 64, 96)
+    compiled = torch.compile(model.loss, backend='aot_eager')
+    for seeds in ((1, 2), (3, 4), (5, 6)):
+        samples = [BaseDataElement(metainfo=dict(seed=seed)) for seed in seeds]
+        expected = model.loss(images, samples)['loss']
+        torch.testing.assert_close(compiled(images, samples)['loss'], expected, rtol=1e-5, atol=0)
 
 
 class NoHostReads(TorchDispatchMode):

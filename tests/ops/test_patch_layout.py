@@ -17,6 +17,17 @@ def test_pack_and_unpack_are_inverse():
     assert torch.equal(packed[2, 1, 0, 1], x[2, 2 * row, 2 * column + 1])
 
 
+def test_seed_alone_decides_what_is_drawn():
+    seeds = [5, 2**62 + 1, 0, 7]
+    together = PatchLayout.random(4, (3, 5), 0.6, seeds=seeds).visible
+    torch.manual_seed(1)
+    apart = [PatchLayout.random(2, (3, 5), 0.6, seeds=seeds[i : i + 2]).visible for i in (0, 2)]
+    assert torch.equal(together, torch.cat(apart))
+    assert len({tuple(row) for row in together.tolist()}) == 4
+    drawn = PatchLayout.random(4000, (2, 3), 0.5, seeds=range(4000)).mask.mean(0)
+    assert drawn.sub(0.5).abs().max() < 0.04  # five standard deviations
+
+
 @pytest.mark.parametrize(('side', 'tile'), [(8, 4), (4, 4), (2, 2), (1, 1)])
 def test_neighbours_are_where_they_are_seen(side, tile):
     """Number every packed site, lay them out, and look around each tile."""

@@ -1,0 +1,52 @@
+"""Files that are whole or absent, whatever stops the program or the machine while they are written.
+
+They are written beside their place, brought to the disk, and renamed into it: POSIX renames a file
+onto another in one step, so that a reader finds the old one or the new one.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PARTIAL = '.partial'  # ending of what is being written
+
+
+@contextmanager
+def written_whole(destination: Path) -> Iterator[Path]:
+    """A path beside ``destination`` that takes its place if all goes well, or is removed.
+
+    The path is for a file or a folder that does not exist yet. What a kill leaves of it is hidden
+    and ends in ``PARTIAL``.
+
+    Raises:
+        OSError: If it cannot be written, with the name of the destination.
+    """
+    path = destination.with_name(f'.{destination.name}.{uuid.uuid4().hex}{PARTIAL}')
+    try:
+        yield path
+        for inside in (*path.rglob('*'), path):
+            _sync(inside)
+        os.replace(path, destination)
+        _sync(destination.parent)
+    except OSError as error:
+        error.filename = str(destination)
+        raise
+    finally:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the list of files of a folder, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

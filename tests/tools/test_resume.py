@@ -1,0 +1,115 @@
+"""tools/train.py that is stopped, killed and taken up again, for every task."""
+
+import contextlib
+import errno
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from test_tools import DEMO, ROOT, configs, newest_checkpoint, options, run, shapes  # noqa: F401
+
+from convnextv2_mm.engine import CheckpointHook
+
+
+class Killed(BaseException):
+    """In place of a SIGKILL: nothing of ours catches it."""
+
+
+def train(config, work_dir, changes, *arguments):
+    run('train', config, '--work-dir', work_dir, *arguments, '--cfg-options', *changes)
+
+
+def assert_same_ends(a: Path, b: Path) -> None:
+    """Weights and the state of the optimizer are equal, bit for bit."""
+    found, expected = (torch.load(newest_checkpoint(f), weights_only=False) for f in (a, b))
+    assert found['optimizer']['param_groups'] == expected['optimizer']['param_groups']
+    found, expected = ((c['state_dict'], c['optimizer']['state']) for c in (found, expected))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('task', ['pretrain', 'classification', 'detection', 'segmentation'])
+def test_resume_is_exact_for_every_task(task, configs, options, tmp_path, monkeypatch):  # noqa: F811
+    """Killed in the third of four iterations; detection groups its batches by aspect ratio."""
+    changes = [*options[task], 'model.backbone.drop_path_rate=0.5', 'randomness.seed=0']
+    changes += ['default_hooks.checkpoint.by_epoch=False', 'default_hooks.checkpoint.interval=1']
+    changes += ['default_hooks.checkpoint.max_keep_ckpts=2', 'optim_wrapper.optimizer.lr=0.001']
+    if task != 'pretrain':
+        changes.append('model.backbone.init_cfg=None')
+    train(configs[task], tmp_path / 'whole', changes)
+
+    save = CheckpointHook.after_train_iter
+
+    def save_or_die(hook, runner, *args, **kwargs):
+        if runner.iter == 2:
+            raise Killed
+        save(hook, runner, *args, **kwargs)
+
+    with monkeypatch.context() as dangerous, pytest.raises(Killed):
+        dangerous.setattr(CheckpointHook, 'after_train_iter', save_or_die)
+        train(configs[task], tmp_path / 'run', changes)
+    assert newest_checkpoint(tmp_path / 'run').endswith('iter_2.pth')
+    train(configs[task], tmp_path / 'run', changes, '--resume')
+    assert_same_ends(tmp_path / 'run', tmp_path / 'whole')
+
+
+@pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGTERM])
+def test_signals_to_a_real_run(number, configs, options, tmp_path):  # noqa: F811
+    """The training process is killed at some moment; or all processes are told to end."""
+    changes = [*options['pretrain'], 'train_cfg.max_epochs=12', 'train_cfg.val_interval=12']
+    changes += ['param_scheduler.1.end=12', 'train_dataloader.num_workers=1']
+    changes += ['default_hooks.checkpoint.by_epoch=False', 'default_hooks.checkpoint.interval=5']
+    work_dir = tmp_path / 'run'
+    command = [sys.executable, ROOT / 'tools/train.py', configs['pretrain'], '--work-dir', work_dir]
+    process = subprocess.Popen(
+        [*command, '--cfg-options', *changes],
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+        env=os.environ | dict(OMP_NUM_THREADS=str(torch.get_num_threads())),  # sums depend on it
+    )
+    while not (work_dir / 'last_checkpoint').exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(random.uniform(0, 0.5))
+    if number == signal.SIGKILL:
+        process.kill()
+        assert process.wait() == -number
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)  # the loader process, if there was one
+    else:
+        os.killpg(process.pid, number)
+        assert process.wait() == 128 + number
+        assert newest_checkpoint(work_dir).endswith('interrupted.pth')
+    changes[changes.index('train_dataloader.num_workers=1')] = 'train_dataloader.num_workers=0'
+    train(configs['pretrain'], work_dir, changes, '--resume')
+    train(configs['pretrain'], tmp_path / 'whole', changes)
+    assert_same_ends(work_dir, tmp_path / 'whole')
+
+
+def test_full_disk_ends_in_one_sentence(configs, options, tmp_path, monkeypatch, capsys):  # noqa: F811
+    def fail(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, 'fsync', fail)
+    with pytest.raises(SystemExit) as stop:
+        train(configs['pretrain'], tmp_path, options['pretrain'])
+    assert stop.value.code == 3
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith(f'error: No space left on device: {tmp_path}/epoch_1.pth could not')
+    assert not list(tmp_path.glob('*.pth'))
+
+
+def test_numbers_that_stay_wrong_end_in_one_sentence(configs, options, tmp_path, capsys):  # noqa: F811
+    changes = [*options['pretrain'], 'model.data_preprocessor.std=[0,0,0]']
+    changes += ['default_hooks.non_finite.stop_after=3']
+    with pytest.raises(SystemExit) as stop:
+        train(configs['pretrain'], tmp_path, changes)
+    assert stop.value.code == 3
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith('error: 3 steps in a row up to iteration 3 had gradients that are not')
+    assert newest_checkpoint(tmp_path).endswith('epoch_1.pth')
