@@ -15,8 +15,8 @@ import os
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
@@ -32,6 +32,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch.utils.data import DataLoader, Dataset
 
+from convnextv2_mm.checkpoints.whole_files import written_whole
 from convnextv2_mm.datasets import LoadAnnotations, LoadImageFromFile
 from convnextv2_mm.datasets.bad_data import coco_options, entry_problem
 from convnextv2_mm.datasets.coco_problems import EFFECTS, STOPS, USED, find_coco_problems
@@ -182,8 +183,12 @@ def _complaints() -> Iterator[tuple[str, str, str]]:
             return
 
 
-def coco_findings(dataset: BaseDataset, content: object) -> Iterator[Finding]:
-    """What is wrong in the annotations of a COCO file."""
+def coco_findings(dataset: BaseDataset, content: object) -> Generator[Finding, None, bool]:
+    """What is wrong in the annotations of a COCO file.
+
+    Returns:
+        Whether its images can be looked at.
+    """
     skip = getattr(dataset, 'skip_bad_data', False)
     left_out, broken = set(), False
     options = coco_options(dataset.pipeline, dataset.metainfo.get('classes') or ())
@@ -194,7 +199,7 @@ def coco_findings(dataset: BaseDataset, content: object) -> Iterator[Finding]:
         yield Finding(problem.kind, f'{dataset.ann_file}: {problem.sentence}', effect)
         broken |= problem.kind in ('structure', 'duplicate id')
     if broken:
-        return
+        return False
     annotated = {a['image_id'] for a in content.get('annotations', ()) if a['id'] not in left_out}
     drops = not dataset.test_mode and (dataset.filter_cfg or {}).get('filter_empty_gt')
     how = 'but filter_empty_gt leaves it out' if drops else 'as background'
@@ -203,6 +208,7 @@ def coco_findings(dataset: BaseDataset, content: object) -> Iterator[Finding]:
             name = image['file_name']
             what = f'{dataset.ann_file}: {name} has no annotation that can be used'
             yield Finding('no annotations', what, f'{USED}, {how}')
+    return True
 
 
 def folder_findings(dataset: BaseDataset) -> Iterator[Finding]:
@@ -223,11 +229,7 @@ def find_all(part: ConfigDict, workers: int, progress: Progress, title: str) -> 
     try:
         if isinstance(dataset, mmdet.datasets.CocoDataset):
             content = json.loads(fileio.get_text(dataset.ann_file))
-            broken = False
-            for finding in coco_findings(dataset, content):
-                broken |= finding.kind in ('structure', 'duplicate id')
-                yield finding
-            if broken:
+            if not (yield from coco_findings(dataset, content)):
                 return
             infos, folder = content.pop('images'), dataset.data_prefix['img']
             del content
@@ -261,21 +263,6 @@ def find_all(part: ConfigDict, workers: int, progress: Progress, title: str) -> 
     if replaced > max(1, max_bad * len(samples)):
         sentence = f'{replaced} of {len(samples)} samples are bad, more than {max_bad=}'
         yield Finding('too many', sentence, STOPS)
-
-
-@contextmanager
-def written_whole(path: Path | None) -> Iterator[TextIO | None]:
-    """A file that is renamed to ``path`` at the end, so that it is whole or absent."""
-    if path is None:
-        yield None
-        return
-    beside = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        with beside.open('w') as file:
-            yield file
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def report(
@@ -334,7 +321,11 @@ def main() -> None:
         redirect_stdout=sys.stdout.isatty(),
         redirect_stderr=False,
     )
-    with written_whole(args.out) as file, progress:
+    with ExitStack() as stack:
+        file = None
+        if args.out:
+            file = stack.enter_context(stack.enter_context(written_whole(args.out)).open('w'))
+        stack.enter_context(progress)
         problems = report(parts, args.workers, progress, file)
     sys.exit(1 if problems else 0)
 

@@ -21,11 +21,10 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-
 from convnextv2_mm.checkpoints.reading import read_file
 from convnextv2_mm.checkpoints.whole_files import PARTIAL
 from convnextv2_mm.datasets.shapes import write_shapes
+from convnextv2_mm.engine.resume import same
 
 TOOLS = Path(__file__).resolve().parent
 CONFIG = TOOLS.parent / 'configs/demo/fcmae_convnextv2-a_shapes.py'
@@ -161,17 +160,6 @@ def saved_iterations(work_dir: Path) -> int:
 def final_state(work_dir: Path) -> dict:
     content = read_file((work_dir / 'last_checkpoint').read_text())
     return {key: content[key] for key in ('state_dict', 'optimizer', 'param_schedulers')}
-
-
-def same(a, b) -> bool:
-    """Whether two parts of checkpoints are equal, bit for bit."""
-    if torch.is_tensor(a):
-        return a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b
 
 
 def run_harmed(data: Path, work_dir: Path, rng: random.Random, args, done: Counter) -> Counter:

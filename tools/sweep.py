@@ -48,6 +48,7 @@ from mmengine.runner import Runner
 from prettytable import PrettyTable
 
 import convnextv2_mm  # noqa: F401  # its types, and `_base_` of mmseg
+from convnextv2_mm.checkpoints.whole_files import written_whole
 from convnextv2_mm.engine.run_setup import one_sentence_errors
 
 TOOLS = Path(__file__).resolve().parent
@@ -415,19 +416,16 @@ def gather(runs: list[Run], metrics: list[str] | None, work_dir: Path) -> None:
     columns = ['run', *keys, *known, 'best', 'state']
     text = json.dumps([{c: row.get(c) for c in columns} for row in rows], indent=1)
     write_whole(work_dir / 'results.json', text + '\n')
-    scratch = work_dir / 'results.csv.new'
-    with scratch.open('w', newline='') as file:
+    with written_whole(work_dir / 'results.csv') as beside, beside.open('w', newline='') as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
-    scratch.replace(work_dir / 'results.csv')
 
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file, or leave the one that is there."""
-    scratch = path.with_name(f'{path.name}.new')
-    scratch.write_text(text)
-    scratch.replace(path)
+    with written_whole(path) as beside:
+        beside.write_text(text)
 
 
 # --------------------------------------------------------------------------------------- main

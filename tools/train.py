@@ -14,6 +14,7 @@ from convnextv2_mm.engine.resume import find_checkpoint, make_resumable, one_sen
 from convnextv2_mm.engine.run_setup import (
     check_data,
     check_model,
+    join_cpu_processes,
     one_sentence_errors,
     read_config,
 )
@@ -92,9 +93,7 @@ def build_runner(args: argparse.Namespace) -> Runner | FlexibleRunner:
         read_state_dict(config.load_from)
 
     if args.launcher == 'pytorch' and not torch.cuda.is_available():
-        # MMEngine would look for a GPU. A process group that is there it leaves as it is.
-        torch.distributed.init_process_group('gloo')
-        config.model_wrapper_cfg = dict(device_ids=None, broadcast_buffers=False)
+        join_cpu_processes(config)
     runner = RUNNERS.build(config)
     if args.launcher == 'none' and isinstance(runner, Runner):
         runner.model = revert_sync_batchnorm(runner.model)  # SyncBN needs a process group

@@ -24,8 +24,10 @@ from convnextv2_mm.engine.resume import make_resumable
 from convnextv2_mm.engine.run_setup import (
     check_data,
     check_model,
+    join_cpu_processes,
     one_sentence_errors,
     read_config,
+    unwrap,
 )
 
 Step = tuple[dict[str, Tensor], dict[str, Tensor]]  # losses and gradients by name
@@ -62,7 +64,7 @@ class StepRecorder(Hook):
         runner.optim_wrapper.optimizer.register_step_pre_hook(lambda *_: self._keep(runner))
 
     def _keep(self, runner: Runner) -> None:
-        parameters = getattr(runner.model, 'module', runner.model).named_parameters()
+        parameters = unwrap(runner.model).named_parameters()
         self.gradients = {n: p.grad.cpu().clone() for n, p in parameters if p.grad is not None}
 
     def after_train_iter(
@@ -109,8 +111,7 @@ def take_steps(rank: int, width: int, port: int, args: argparse.Namespace, folde
     torch.backends.cudnn.allow_tf32 = False
     config.launcher = 'none' if width == 1 else 'pytorch'
     if width > 1 and not with_gpu:
-        torch.distributed.init_process_group('gloo')
-        config.model_wrapper_cfg = dict(device_ids=None, broadcast_buffers=False)
+        join_cpu_processes(config)
     runner = Runner.from_cfg(config)
     if width == 1:
         runner.model = revert_sync_batchnorm(runner.model)

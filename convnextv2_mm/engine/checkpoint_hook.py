@@ -8,14 +8,14 @@ from pathlib import Path
 from mmengine import hooks
 from mmengine.dist import all_reduce_params, is_main_process
 from mmengine.fileio import LocalBackend, register_backend
-from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from ..checkpoints.whole_files import PARTIAL, written_whole
 from ..registry import HOOKS
 from .interruption import Interruption
+from .run_setup import unwrap
 
 INTERRUPTED = 'interrupted.pth'
 
@@ -60,7 +60,7 @@ class CheckpointHook(hooks.CheckpointHook):
         if is_local and is_main_process():
             for left_by_a_kill in Path(self.out_dir).glob(f'.*{PARTIAL}'):
                 left_by_a_kill.unlink()
-        for name, parameter in _network(runner).named_parameters():
+        for name, parameter in unwrap(runner.model).named_parameters():
             if name in self._gradients:
                 parameter.grad = self._gradients[name].to(parameter)
         self._interruption.watch()
@@ -75,7 +75,7 @@ class CheckpointHook(hooks.CheckpointHook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Add the gradients that are being accumulated."""
         if 'optimizer' in checkpoint and _accumulates(runner):
-            parameters = _network(runner).named_parameters()
+            parameters = unwrap(runner.model).named_parameters()
             checkpoint['gradients'] = {n: p.grad.cpu() for n, p in parameters if p.grad is not None}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -162,7 +162,7 @@ class CheckpointHook(hooks.CheckpointHook):
         """Write a checkpoint, and then its path to ``last_checkpoint``."""
         if _accumulates(runner):
             # Each process has its own until the optimizer steps, and one of them is saved.
-            gradients = [p.grad for p in _network(runner).parameters() if p.grad is not None]
+            gradients = [p.grad for p in unwrap(runner.model).parameters() if p.grad is not None]
             all_reduce_params(gradients, op='mean')
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
@@ -180,10 +180,6 @@ class CheckpointHook(hooks.CheckpointHook):
         if is_main_process():
             with written_whole(Path(runner.work_dir) / 'last_checkpoint') as path:
                 path.write_text(self.last_ckpt)
-
-
-def _network(runner: Runner) -> nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def _accumulates(runner: Runner) -> bool:

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import DATASETS, FUNCTIONS
 from mmengine.runner import Runner
 from torch import nn
@@ -20,6 +19,7 @@ from ..analysis import choose_blocks, cosine_distance, grn_norms, watch_features
 from ..models import FCMAE
 from ..registry import HOOKS
 from .pictures import draw_reconstruction
+from .run_setup import unwrap
 
 
 @HOOKS.register_module()
@@ -59,7 +59,7 @@ class FCMAEMonitorHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Read the images, and show what the initial weights make of them."""
-        model = _unwrap(runner)
+        model = unwrap(runner.model)
         if not isinstance(model, FCMAE):
             raise ValueError(f'FCMAEMonitorHook is for FCMAE, not for {type(model).__name__}')
         if isinstance(runner.model, FullyShardedDataParallel):
@@ -94,7 +94,7 @@ class FCMAEMonitorHook(Hook):
 
     @master_only
     def _show(self, runner: Runner, step: int) -> None:
-        model = _unwrap(runner)
+        model = unwrap(runner.model)
         distances: dict[str, float] = {}
 
         def measure(name: str, features: torch.Tensor) -> None:
@@ -119,10 +119,6 @@ class FCMAEMonitorHook(Hook):
             f'{len(samples)} images of the test set: loss {loss:.4f}, cosine distance '
             f'{np.mean([*distances.values()]):.3f}, least {distances[least]:.3f} at {least}'
         )
-
-
-def _unwrap(runner: Runner) -> nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 @contextmanager

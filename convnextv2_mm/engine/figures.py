@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from itertools import cycle
 from pathlib import Path
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+
+from ..checkpoints.whole_files import written_whole
 
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
 """Okabe and Ito's, which most colour-blind people tell apart (https://jfly.uni-koeln.de/color/),
@@ -39,15 +40,12 @@ def check_figure_path(path: str) -> Path:
 def write_figure(figure: Figure, path: Path) -> None:
     """Write a figure, making its folder; nobody sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f'.{path.name}')
-    with rc_context({'svg.fonttype': 'none'}):  # text stays text
-        figure.savefig(scratch, format=path.suffix[1:], dpi=150)
-    os.replace(scratch, path)
+    # text stays text
+    with written_whole(path) as beside, rc_context({'svg.fonttype': 'none'}):
+        figure.savefig(beside, format=path.suffix[1:], dpi=150)
 
 
 def write_numbers(numbers: dict, path: Path) -> None:
     """Write what a figure shows as JSON, beside it."""
-    path = path.with_suffix('.json')
-    scratch = path.with_name(f'.{path.name}')
-    scratch.write_text(json.dumps(numbers, indent=1) + '\n')
-    os.replace(scratch, path)
+    with written_whole(path.with_suffix('.json')) as beside:
+        beside.write_text(json.dumps(numbers, indent=1) + '\n')

@@ -8,7 +8,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
@@ -90,3 +92,14 @@ def find_checkpoint(work_dir: str | Path) -> str | None:
         if isinstance(content, dict) and {'optimizer', 'message_hub'} <= set(content):
             return str(path)
     raise ValueError(f'{last} is not a checkpoint, or not a whole one; nor is another beside it')
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two parts of checkpoints are equal, bit for bit."""
+    if torch.is_tensor(a):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose
-from mmengine.model import revert_sync_batchnorm
+from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import FUNCTIONS, MODELS, init_default_scope
 from torch import nn
 from torchvision.datasets.folder import IMG_EXTENSIONS
@@ -146,6 +146,20 @@ def load_model(config: Config, checkpoint: str, device: str) -> nn.Module:
     model = revert_sync_batchnorm(MODELS.build(config.model))
     model.load_state_dict(weights, strict=False)
     return model.to(device).eval()
+
+
+def join_cpu_processes(config: Config) -> None:
+    """Let processes that a launcher has started train on CPUs.
+
+    MMEngine would look for a GPU. A process group that is there it leaves as it is.
+    """
+    torch.distributed.init_process_group('gloo')
+    config.model_wrapper_cfg = dict(device_ids=None, broadcast_buffers=False)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside the wrapper of DDP or FSDP, if there is one."""
+    return model.module if is_model_wrapper(model) else model
 
 
 def find_datasets(dataloader: ConfigDict) -> list[ConfigDict]:

@@ -115,14 +115,3 @@ class Run:
 def last_checkpoint(run: Run) -> dict:
     path = (Path(run.config.work_dir) / 'last_checkpoint').read_text()
     return torch.load(path, weights_only=False)
-
-
-def same(a, b) -> bool:
-    """Whether two parts of checkpoints are equal, bit for bit."""
-    if torch.is_tensor(a):
-        return a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b

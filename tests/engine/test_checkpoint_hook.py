@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from mmengine.hooks import Hook
-from stopped_runs import Kill, Killed, Run, last_checkpoint, same
+from stopped_runs import Kill, Killed, Run, last_checkpoint
 
 from convnextv2_mm.checkpoints.reading import read_file
 from convnextv2_mm.engine.checkpoint_hook import WholeFileBackend
-from convnextv2_mm.engine.resume import find_checkpoint
+from convnextv2_mm.engine.resume import find_checkpoint, same
 
 VALIDATION = {
     'val_dataloader': dict(

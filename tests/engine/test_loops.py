@@ -3,7 +3,9 @@
 import pytest
 import torch
 from mmengine.hooks import Hook
-from stopped_runs import Kill, Killed, Run, last_checkpoint, same
+from stopped_runs import Kill, Killed, Run, last_checkpoint
+
+from convnextv2_mm.engine.resume import same
 
 PARTS = ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers')
 MIDDLE = {'default_hooks.checkpoint.by_epoch': False, 'default_hooks.checkpoint.interval': 5}

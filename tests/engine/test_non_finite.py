@@ -8,12 +8,12 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
-from stopped_runs import Run, same
+from stopped_runs import Run
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from convnextv2_mm.engine import NonFiniteHook
-from convnextv2_mm.engine.resume import RunStopped
+from convnextv2_mm.engine.resume import RunStopped, same
 
 
 @MODELS.register_module()

@@ -101,13 +101,7 @@ def test_pictures_and_sheet(task, mode, configs, shapes, tmp_path, monkeypatch, 
     assert sheet[-40:, : 2 * columns].std() > 5
 
 
-def test_pixels_are_those_of_the_pipeline(configs, shapes):
-    """Without augmentation, colours and pixels must be those of the file."""
-    config = read(configs['segmentation'], shapes)
-    pipeline = config.train_dataloader.dataset.pipeline
-    config.train_dataloader.dataset.pipeline = [p for p in pipeline if p.type != 'RandomFlip']
-    config.model.data_preprocessor.size = (SIZE, SIZE)
-    browser = browse.Browser(config, 'transformed')
+def assert_first_picture_is_the_file(browser):
     item = browser.dataset[0]
     batch = browser.preprocessor(
         dict(inputs=[item['inputs']], data_samples=[item['data_samples']]), training=True
@@ -115,6 +109,15 @@ def test_pixels_are_those_of_the_pipeline(configs, shapes):
     image = browse.to_picture(batch['inputs'][0], browser.preprocessor)
     expected = mmcv.imread(item['data_samples'].img_path, channel_order='rgb')
     np.testing.assert_array_equal(image, expected)
+
+
+def test_pixels_are_those_of_the_pipeline(configs, shapes):
+    """Without augmentation, colours and pixels must be those of the file."""
+    config = read(configs['segmentation'], shapes)
+    pipeline = config.train_dataloader.dataset.pipeline
+    config.train_dataloader.dataset.pipeline = [p for p in pipeline if p.type != 'RandomFlip']
+    config.model.data_preprocessor.size = (SIZE, SIZE)
+    assert_first_picture_is_the_file(browse.Browser(config, 'transformed'))
 
 
 @pytest.mark.parametrize('convert', [True, False])
@@ -122,14 +125,7 @@ def test_colours_are_those_of_the_file_whatever_the_model_wants(convert, configs
     config = read(configs['classification'], shapes)
     config.data_preprocessor.to_rgb = convert
     config.model.train_cfg = None
-    browser = browse.Browser(config, 'transformed')
-    item = browser.dataset[0]
-    batch = browser.preprocessor(
-        dict(inputs=[item['inputs']], data_samples=[item['data_samples']]), training=True
-    )
-    image = browse.to_picture(batch['inputs'][0], browser.preprocessor)
-    expected = mmcv.imread(item['data_samples'].img_path, channel_order='rgb')
-    np.testing.assert_array_equal(image, expected)
+    assert_first_picture_is_the_file(browse.Browser(config, 'transformed'))
 
 
 def test_padding_of_the_batch_is_shown(configs, shapes):
