@@ -20,6 +20,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from ..checkpoints import read_backbone, read_state_dict
 from ..models import ConvNeXtV2
+from .coco_setup import use_own_coco_metric
 
 USER_ERRORS = (ValueError, TypeError, KeyError, AttributeError, AssertionError, OSError)
 USER_ERRORS += (ImportError, SyntaxError)
@@ -76,6 +77,7 @@ def read_config(path: str, options: dict | None = None, work_dir: str | None = N
         wrapper.pop('dtype', None)
         wrapper.pop('loss_scale', None)
     init_default_scope(config.default_scope)
+    use_own_coco_metric(config)
     return config
 
 

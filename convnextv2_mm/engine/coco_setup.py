@@ -1,0 +1,77 @@
+"""Mistakes in the config of a detector that would train or score something else without a word."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import DATASETS
+
+
+def use_own_coco_metric(config: Config) -> None:
+    """Let our ``CocoMetric`` score our data sets, in place of MMDetection's.
+
+    That takes categories in the order of the annotation file, and our data sets go by their names.
+
+    Raises:
+        ValueError: If ours is to score a data set of MMDetection, which goes by that order too.
+    """
+    replaced = []
+    for split in ('val', 'test'):
+        for metric in _evaluators(config, split):
+            if _name(metric) in ('CocoMetric', 'mmdet.CocoMetric'):
+                if _reads_by_name(config, split):
+                    metric.type = 'convnextv2_mm.CocoMetric'
+                    replaced.append(f'{split}_evaluator')
+            elif _name(metric) == 'convnextv2_mm.CocoMetric' and not _reads_by_name(config, split):
+                raise ValueError(
+                    f'{split}_evaluator convnextv2_mm.CocoMetric is not allowed with this data '
+                    f'set: it must be convnextv2_mm.CocoDataset'
+                )
+    if replaced:
+        print(
+            f'{" and ".join(replaced)}: convnextv2_mm.CocoMetric instead of CocoMetric, which does '
+            f'not go by the names of classes',
+            file=sys.stderr,
+        )
+
+
+def _reads_by_name(config: Config, split: str) -> bool:
+    """Whether the data sets of a split are our ``CocoDataset``, or derived from it."""
+    from ..datasets import CocoDataset  # brings mmdet with it
+
+    loader = config.get(f'{split}_dataloader')
+    parts = [part for part in _nested(loader.dataset) if not _inner(part)] if loader else []
+    kinds = [DATASETS.get(part.type) if isinstance(part.type, str) else part.type for part in parts]
+    return all(isinstance(kind, type) and issubclass(kind, CocoDataset) for kind in kinds)
+
+
+def scores_masks(config: Config, split: str) -> bool:
+    """Whether a COCO metric of a split scores masks, so that annotations need sound ones."""
+    return any(
+        _name(metric).endswith('CocoMetric') and 'segm' in metric.get('metric', 'bbox')
+        for metric in _evaluators(config, split)
+    )
+
+
+def _evaluators(config: Config, split: str) -> list[ConfigDict]:
+    evaluators = config.get(f'{split}_evaluator') or []
+    return evaluators if isinstance(evaluators, list) else [evaluators]
+
+
+def _name(part: dict) -> str:
+    """Registered name; a config may have the class itself."""
+    kind = part.get('type', '')
+    return kind if isinstance(kind, str) else kind.__name__
+
+
+def _nested(dataset: ConfigDict) -> Iterator[ConfigDict]:
+    """Configs of a data set and of those that it wraps, the inner ones first."""
+    for part in _inner(dataset):
+        yield from _nested(part)
+    yield dataset
+
+
+def _inner(dataset: ConfigDict) -> list[ConfigDict]:
+    return [part for part in (dataset.get('dataset'), *(dataset.get('datasets') or ())) if part]
