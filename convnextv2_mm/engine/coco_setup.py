@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS
+
+# MMDetection's transforms that move or mix boxes and leave the masks as they were.
+WITHOUT_MASKS = ('MixUp', 'Mosaic', 'RandomAffine', 'RandomCenterCropPad', 'RandomShift')
+# Those that change masks pixel by pixel.
+BITMAPS_ONLY = ('Albu', 'CopyPaste', 'RandomErasing')
 
 
 def use_own_coco_metric(config: Config) -> None:
@@ -47,6 +52,45 @@ def _reads_by_name(config: Config, split: str) -> bool:
     return all(isinstance(kind, type) and issubclass(kind, CocoDataset) for kind in kinds)
 
 
+def check_mask_transforms(dataset: ConfigDict) -> None:
+    """See that the transforms of a data set, and of those it wraps, keep masks with their boxes.
+
+    Raises:
+        ValueError: If one of MMDetection's would not.
+    """
+    masks = polygons = False
+    for part in _nested(dataset):
+        for step in _steps(part.get('pipeline') or ()):
+            name = _name(step).rpartition('.')[2]
+            if name == 'LoadAnnotations' and step.get('with_mask'):
+                masks, polygons = True, not step.get('poly2mask', True)
+            elif masks and name in WITHOUT_MASKS:
+                raise ValueError(
+                    f'{name} is not allowed after LoadAnnotations with with_mask=True: it changes '
+                    f'boxes and not their masks'
+                )
+            elif polygons and name in BITMAPS_ONLY:
+                raise ValueError(
+                    f'{name} is not allowed after LoadAnnotations with poly2mask=False: it needs '
+                    f'poly2mask=True'
+                )
+
+
+def check_tta(config: Config) -> None:
+    """See that test-time augmentation can merge what the model predicts.
+
+    Raises:
+        ValueError: If it predicts masks, and MMDetection's ``DetTTAModel`` is to merge them.
+    """
+    if not _name(config.tta_model).endswith('DetTTAModel'):
+        return
+    metrics = [metric.get('metric', 'bbox') for metric in _evaluators(config, 'test')]
+    if _has_mask_head(config.model) or any('segm' in metric for metric in metrics):
+        raise ValueError(
+            '--tta is not allowed for a model with a mask head: DetTTAModel cannot merge masks'
+        )
+
+
 def scores_masks(config: Config, split: str) -> bool:
     """Whether a COCO metric of a split scores masks, so that annotations need sound ones."""
     return any(
@@ -75,3 +119,19 @@ def _nested(dataset: ConfigDict) -> Iterator[ConfigDict]:
 
 def _inner(dataset: ConfigDict) -> list[ConfigDict]:
     return [part for part in (dataset.get('dataset'), *(dataset.get('datasets') or ())) if part]
+
+
+def _steps(pipeline: Sequence) -> Iterator[dict]:
+    """Transforms of a pipeline, and those that others choose from."""
+    for step in pipeline:
+        if isinstance(step, dict):
+            yield step
+            yield from _steps(step.get('transforms') or step.get('policies') or ())
+        elif isinstance(step, list | tuple):
+            yield from _steps(step)
+
+
+def _has_mask_head(model: object) -> bool:
+    if isinstance(model, dict):
+        return bool(model.get('mask_head')) or any(map(_has_mask_head, model.values()))
+    return isinstance(model, list | tuple) and any(map(_has_mask_head, model))

@@ -22,10 +22,12 @@ from pycocotools import mask as coco_mask
 
 from convnextv2_mm.datasets.coco_problems import EFFECTS, STOPS
 from convnextv2_mm.engine.coco_setup import (
+    check_mask_transforms,
+    check_tta,
     scores_masks,
     use_own_coco_metric,
 )
-from convnextv2_mm.engine.run_setup import read_config
+from convnextv2_mm.engine.run_setup import check_data, read_config
 from convnextv2_mm.errors import BadData
 
 ROOT = Path(__file__).parents[2]
@@ -629,3 +631,42 @@ def test_an_evaluator_with_another_file_than_its_data_set_ends_the_run(tmp_path)
         sample = dict(img_id=number, ori_shape=shape, pred_instances={})
         with pytest.raises(BadData, match=f'x.json has no image {number} of height and width'):
             metric.process({}, [sample])
+
+
+# --- Transforms and test-time augmentation ---
+
+
+@pytest.mark.parametrize('name', ['MixUp', 'Mosaic', 'CopyPaste', 'RandomErasing', 'RandomShift'])
+@pytest.mark.parametrize('wrapped', [False, True])
+def test_transforms_that_part_boxes_from_masks_are_refused(name, wrapped):
+    loader = real_config().train_dataloader
+    step = ConfigDict(type=f'mmdet.{name}')
+    if wrapped:
+        outer = [ConfigDict(type='RandomApply', transforms=[step])]
+        loader.dataset = ConfigDict(
+            type='MultiImageMixDataset', dataset=loader.dataset, pipeline=outer
+        )
+    else:
+        loader.dataset.pipeline.insert(2, step)
+    with pytest.raises(ValueError, match=f'{name} is not allowed after LoadAnnotations with '):
+        check_mask_transforms(loader.dataset)
+    with pytest.raises(ValueError, match=f'{name} is not allowed'):
+        check_data(loader)
+    inner = loader.dataset.dataset if wrapped else loader.dataset
+    if name in ('CopyPaste', 'RandomErasing'):
+        inner.pipeline[1].poly2mask = True
+    else:
+        inner.pipeline[1].with_mask = False
+    check_mask_transforms(loader.dataset)
+
+
+@pytest.mark.parametrize('path', [DETECTION, CASCADE])
+def test_masks_cannot_be_merged_by_test_time_augmentation(path):
+    config = real_config(path)
+    config.tta_model = ConfigDict(type='mmdet.DetTTAModel')
+    with pytest.raises(ValueError, match='--tta is not allowed for a model with a mask head'):
+        check_tta(config)
+    for head in ('mask_head', 'mask_roi_extractor'):
+        config.model.roi_head.pop(head)
+    config.test_evaluator.metric = 'bbox'
+    check_tta(config)
