@@ -33,7 +33,7 @@ from rich.progress import Progress
 from torch.utils.data import DataLoader, Dataset
 
 from convnextv2_mm.checkpoints.whole_files import written_whole
-from convnextv2_mm.datasets import LoadAnnotations, LoadImageFromFile
+from convnextv2_mm.datasets import CocoDataset, LoadAnnotations, LoadImageFromFile
 from convnextv2_mm.datasets.bad_data import coco_options, entry_problem
 from convnextv2_mm.datasets.coco_problems import EFFECTS, STOPS, USED, find_coco_problems
 from convnextv2_mm.datasets.coco_values import make_plain
@@ -211,6 +211,8 @@ def coco_findings(
         broken |= problem.kind in ('structure', 'duplicate id')
     if broken:
         return False
+    if not isinstance(dataset, CocoDataset):
+        yield from _order_findings(dataset, content['categories'])
     annotated = {a['image_id'] for a in content['annotations'] if a['id'] not in left_out}
     drops = not dataset.test_mode and (dataset.filter_cfg or {}).get('filter_empty_gt')
     how = 'but filter_empty_gt leaves it out' if drops else 'as background'
@@ -220,6 +222,19 @@ def coco_findings(
             what = f'{dataset.ann_file}: {name} has no annotation that can be used'
             yield Finding('no annotations', what, f'{USED}, {how}')
     return True
+
+
+def _order_findings(dataset: BaseDataset, categories: list[dict]) -> Iterator[Finding]:
+    """Whether MMDetection's data set numbers labels as the classes are numbered."""
+    classes = list(dataset.metainfo.get('classes') or ())
+    names = [category['name'] for category in categories if category['name'] in classes]
+    if names != classes[: len(names)]:
+        place = next(i for i, name in enumerate(names) if name != classes[i])
+        sentence = (
+            f'{dataset.ann_file}: category {names[place]!r} gets the label of {classes[place]!r}, '
+            f'since MMDetection goes by the order of the file; convnextv2_mm.CocoDataset does not'
+        )
+        yield Finding('class order', sentence, UNNOTICED)
 
 
 def folder_findings(dataset: BaseDataset) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ them.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 
@@ -26,12 +26,17 @@ def make_plain(content: Any) -> None:
         return
     if content.get('annotations') is None:
         content['annotations'] = []
+    fields = ['id']
+    for part, field in (('images', 'image_id'), ('categories', 'category_id')):
+        # Beside an id such as 'a' or '007', which is no plain number, '8' is text too.
+        if not any(isinstance(_as_whole(e.get('id')), str) for e in _entries(content, part)):
+            fields.append(field)
+            for entry in _entries(content, part):
+                _make_whole(entry, ('id',))
     for image in _entries(content, 'images'):
-        _make_whole(image, ('id', 'height', 'width'))
-    for category in _entries(content, 'categories'):
-        _make_whole(category, ('id',))
+        _make_whole(image, ('height', 'width'))
     for annotation in _entries(content, 'annotations'):
-        _make_whole(annotation, ('id', 'image_id', 'category_id'))
+        _make_whole(annotation, fields)
         crowd = annotation.setdefault('iscrowd', 0)
         if type(crowd) is not int and crowd in (0, 1):
             annotation['iscrowd'] = int(crowd)
@@ -51,7 +56,7 @@ def _entries(content: dict, part: str) -> Iterator[dict]:
         yield from (entry for entry in entries if isinstance(entry, dict))
 
 
-def _make_whole(entry: dict, fields: tuple[str, ...]) -> None:
+def _make_whole(entry: dict, fields: Sequence[str]) -> None:
     for field in fields:
         value = entry.get(field)
         if type(value) is not int and value is not None:
@@ -62,9 +67,8 @@ def _as_whole(value: Any) -> Any:
     """The whole number that a value is, or stands for; otherwise the value."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    if isinstance(value, str) and value.removeprefix('-').isdecimal():
-        # Of '007' another entry may have the plain form: it stays text.
-        return int(value) if str(int(value)) == value else value
+    if isinstance(value, str) and value.removeprefix('-').isdecimal() and str(int(value)) == value:
+        return int(value)
     return value
 
 

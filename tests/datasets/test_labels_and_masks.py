@@ -286,6 +286,18 @@ def test_shipped_recipes_score_by_name(path):
     assert scores_masks(config, 'val')
 
 
+@pytest.mark.parametrize('kind', ['CocoDataset', 'convnextv2_mm.CocoDataset'])
+def test_check_dataset_names_labels_that_stock_data_sets_permute(kind, tmp_path):
+    dataset = DATASETS.build({**part(tmp_path, 'val', type=kind), 'lazy_init': True})
+    assert not list(check_dataset().coco_findings(dataset, good(), True))
+    findings = list(check_dataset().coco_findings(dataset, in_another_order(), True))
+    if kind == 'CocoDataset':
+        (finding,) = findings
+        assert "x.json: category 'dog' gets the label of 'cat', since MMDet" in finding.sentence
+    else:
+        assert not findings
+
+
 def twin_category(objects: bool) -> dict:
     """Two categories named dog, the first one with objects if told."""
     content = good()
@@ -338,6 +350,13 @@ def named_ids() -> dict:
     return content
 
 
+def padded_ids() -> dict:
+    content = changed(image_id=lambda i: f'{i + 8:02}')
+    for entry in content['images']:
+        entry['id'] = f'{entry["id"] + 8:02}'
+    return content
+
+
 def mixed_types() -> dict:
     """Text where entries have numbers, and numbers where they have text."""
     content = changed(image_id=str)
@@ -372,6 +391,7 @@ PLAIN = {
     'ids and sizes of text': renumbered(str),
     'some ids of text': mixed_types(),
     'names for ids': named_ids(),
+    'numbers of two digits': padded_ids(),
     'negative ids': negative_ids(),
     'an unused category': with_unused_category(),
     'no area': changed(area=lambda _: ...),
@@ -415,6 +435,21 @@ def test_files_of_plain_meaning_train_and_score_as_coco_would_write_them(
         theirs = right[index]['data_samples'].gt_instances
         assert torch.equal(ours.bboxes.tensor, theirs.bboxes.tensor)
     assert score(tmp_path, copy.deepcopy(PLAIN[name]), shift=4.0, classwise=True) == right_scores
+
+
+def test_other_values_stay_as_they_are():
+    from convnextv2_mm.datasets.coco_values import make_plain
+
+    for value in ('a', '٣', '1_000', ' 3', '--3', '', 3.5, NAN, float('inf'), None, [], {}, True):
+        entry = dict(id=1, height=value, width=1)
+        make_plain(dict(images=[entry]))
+        assert entry['height'] is value
+    for content in ([], 'x', None, dict(images=7, annotations=[1, None, 'x'], categories={})):
+        make_plain(content)
+    for mask in ('x', 7, [[]], [['20'] * 6], [[None] * 6], [[10**400] * 6], [{}], [[[1, 2]]]):
+        annotation = dict(segmentation=mask)
+        make_plain(dict(annotations=[annotation]))
+        assert annotation['segmentation'] == mask
 
 
 def test_an_annotation_with_id_0_is_found_as_others_are(tmp_path):
