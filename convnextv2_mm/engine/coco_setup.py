@@ -100,8 +100,11 @@ def scores_masks(config: Config, split: str) -> bool:
 
 
 def _evaluators(config: Config, split: str) -> list[ConfigDict]:
-    evaluators = config.get(f'{split}_evaluator') or []
-    return evaluators if isinstance(evaluators, list) else [evaluators]
+    """Configs of the metrics of a split, within an evaluator that holds several too."""
+    found = config.get(f'{split}_evaluator') or []
+    found = found if isinstance(found, list) else [found]
+    inner = [part.get('metrics', part) for part in found]
+    return [m for part in inner for m in (part if isinstance(part, list) else [part])]
 
 
 def _name(part: dict) -> str:

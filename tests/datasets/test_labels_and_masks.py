@@ -259,10 +259,11 @@ def test_stock_metric_is_replaced_where_it_scores_our_data(capsys):
     for name in ('CocoMetric', 'mmdet.CocoMetric'):
         config = real_config()
         config.val_evaluator = [ConfigDict(type=name, metric='bbox'), ConfigDict(type='VOCMetric')]
-        config.test_evaluator = ConfigDict(type=name)
+        inner = ConfigDict(type=name)
+        config.test_evaluator = ConfigDict(type='Evaluator', metrics=[inner])
         use_own_coco_metric(config)
         assert [m.type for m in config.val_evaluator] == ['convnextv2_mm.CocoMetric', 'VOCMetric']
-        assert config.test_evaluator.type == 'convnextv2_mm.CocoMetric'
+        assert config.test_evaluator.metrics[0].type == 'convnextv2_mm.CocoMetric'
         said = 'val_evaluator and test_evaluator: convnextv2_mm.CocoMetric instead of CocoMetric'
         assert said in capsys.readouterr().err
     # MMDetection's data set goes by the order of the file, and so must its metric.
