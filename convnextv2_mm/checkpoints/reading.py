@@ -8,20 +8,23 @@ the package on: ``Pretrained``, ``load_from`` and ``resume`` of any model.
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import pickle
 import pickletools
 import re
 import warnings
-from pathlib import Path
+from collections.abc import Iterable
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
+import numpy as np
 import torch
+from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import (
     CheckpointLoader,
     get_external_models,
-    get_torch_safe_globals,
     get_torchvision_models,
 )
 from safetensors import SafetensorError
@@ -52,8 +55,40 @@ def _getattr_of_history_buffer(owner: Any, name: str) -> Any:
     return getattr(owner, name)
 
 
-SAFE_GLOBALS = [kind for kind in get_torch_safe_globals() if kind is not getattr]
-SAFE_GLOBALS += [(_getattr_of_history_buffer, 'builtins.getattr'), argparse.Namespace]
+def _dict_of_defaultdict(*_: Any) -> dict:
+    """Stand in for ``defaultdict``, into which PyTorch's reader puts nothing."""
+    return {}
+
+
+def _list_of_deque(items: Iterable = (), _: int | None = None) -> list:
+    """Stand in for ``deque``, to which PyTorch's reader adds nothing."""
+    return list(items)
+
+
+def _numpy_globals() -> list:
+    """All number types of NumPy, its texts and times, under the names of NumPy 1 and of NumPy 2.
+
+    Not its objects and records: of them, bytes of the file can become addresses in memory.
+    """
+    rebuild = [value.__reduce__()[0] for value in (np.float32(0), np.zeros(0))]
+    modules = ('numpy.core.multiarray', 'numpy._core.multiarray')
+    found = [np.ndarray, np.dtype, (np.bool_, 'numpy.bool'), (np.bool_, 'numpy.bool_')]
+    found += [(function, f'{name}.{function.__name__}') for function in rebuild for name in modules]
+    dtypes = [np.dtype(code) for code in '?bhilqpBHILQPefdgFDGUSmM']
+    return found + [kind for dtype in dtypes for kind in (type(dtype), dtype.type)]
+
+
+# Plain data, and what it is made of.
+SAFE_GLOBALS = [
+    *_numpy_globals(),
+    *(HistoryBuffer, (_getattr_of_history_buffer, 'builtins.getattr')),
+    *(argparse.Namespace, ConfigDict),
+    *(int, float, bool, str, list, tuple, dict, frozenset, slice),
+    *(datetime.datetime, datetime.date, datetime.time, datetime.timedelta, datetime.timezone),
+    *((Path, f'{module}.PosixPath') for module in ('pathlib', 'pathlib._local')),
+    *((PureWindowsPath, f'{module}.WindowsPath') for module in ('pathlib', 'pathlib._local')),
+    *((_dict_of_defaultdict, 'collections.defaultdict'), (_list_of_deque, 'collections.deque')),
+]
 
 
 def read_file(source: str | Path) -> Any:
@@ -116,6 +151,10 @@ def _read_pickle(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         called = re.search(r'GLOBAL (\S+)|unrecognized function (.+?)(?: which|$)', str(error))
         name = called[1] or called[2] if called else _first_import(path)
+        if kind := re.search(r"but got <class '(\S+)'>", str(error)):
+            raise ValueError(
+                f'{path} is refused: it holds a {kind[1]}, and only weights and plain data are read'
+            ) from error
         if name:
             raise ValueError(
                 f'{path} is refused: it wants to run {name} while it is read, and only weights are '

@@ -1,12 +1,20 @@
 """Every kind of file is read, and none is run."""
 
+import argparse
+import datetime
 import json
 import os
 import pickle
+import re
+import zipfile
+from collections import Counter, OrderedDict, defaultdict, deque
 from contextlib import suppress
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
@@ -161,6 +169,81 @@ def test_logs_of_mmengine_are_read(tmp_path):
     log = HistoryBuffer([1.0, 2.0], [1, 1])
     torch.save(dict(message_hub=dict(loss=log)), tmp_path / 'file.pth')
     assert read_file(tmp_path / 'file.pth')['message_hub']['loss'].mean() == 1.5
+
+
+NUMPY_VALUES = [np.ones(1, code)[0] for code in '?bhilqBHILQefdgFDG']
+NUMPY_VALUES += [np.str_('mIoU'), np.bytes_(b'mIoU'), np.datetime64('2020-01-01T10:00')]
+NUMPY_VALUES += [np.arange(6, dtype=code).reshape(2, 3) for code in ('u1', 'f2', '>f4', 'i8')]
+NUMPY_VALUES += [np.asfortranarray(np.ones((2, 3), np.float32)), np.array(['cat', 'dog'])]
+
+
+@pytest.mark.parametrize('value', NUMPY_VALUES, ids=lambda v: f'{type(v).__name__} {v.dtype}')
+@pytest.mark.parametrize('core', ['numpy.core', 'numpy._core'], ids=['NumPy 1', 'NumPy 2'])
+def test_numbers_of_numpy_are_read(core, value, tmp_path):
+    """``save_best`` keeps the best score as the metric gave it: mIoU is a numpy.float32."""
+    torch.save(dict(message_hub=dict(best_score=value)), tmp_path / 'file.pth')
+    rename_in_pickle(tmp_path / 'file.pth', core.encode())
+    found = read_file(tmp_path / 'file.pth')['message_hub']['best_score']
+    assert isinstance(found, np.generic) == isinstance(value, np.generic)
+    assert found.dtype.newbyteorder('=') == value.dtype.newbyteorder('=')
+    np.testing.assert_array_equal(found, value)
+
+
+def rename_in_pickle(path, core):
+    """Write a checkpoint of either NumPy as the other would."""
+    with zipfile.ZipFile(path) as file:
+        content = {info: file.read(info) for info in file.infolist()}
+    with zipfile.ZipFile(path, 'w') as file:
+        for info, value in content.items():
+            file.writestr(info, re.sub(rb'numpy\._?core', core, value))
+
+
+PLAIN = [
+    OrderedDict(a=1),
+    Counter('aab'),
+    ConfigDict(classes=('cat', 'dog'), palette=[dict(a=1)]),
+    {1, 2},
+    frozenset([1, 2]),
+    slice(1, 2),
+    datetime.datetime(2020, 1, 1, tzinfo=datetime.timezone.utc),
+    datetime.date(2020, 1, 1),
+    datetime.timedelta(seconds=1),
+    Path('work_dirs/run'),
+    torch.Size([1, 2]),
+    torch.bfloat16,
+    torch.device('cuda', 1),
+    np.float32,
+    np.dtype('float32'),
+    argparse.Namespace(lr=1.0),
+]
+
+
+@pytest.mark.parametrize('value', PLAIN, ids=lambda value: type(value).__name__)
+def test_plain_data_is_read(value, tmp_path):
+    torch.save(dict(meta=value), tmp_path / 'file.pth')
+    found = read_file(tmp_path / 'file.pth')['meta']
+    assert type(found) is type(value)
+    assert found == value
+
+
+def test_containers_with_a_rule_are_read_as_plain_ones(tmp_path):
+    content = [defaultdict(list, a=[1]), deque([1, 2, 3], maxlen=2)]
+    torch.save(content, tmp_path / 'file.pth')
+    assert read_file(tmp_path / 'file.pth') == [dict(a=[1]), [2, 3]]
+
+
+@pytest.mark.parametrize(
+    ('value', 'said'),
+    [
+        (re.I, 'it wants to run re.RegexFlag while'),
+        (np.array([1, 'a'], object), 'it holds a numpy.dtypes.ObjectDType, and only'),
+        (np.zeros(2, [('a', 'i4')]), 'it holds a numpy.dtypes.VoidDType, and only'),
+    ],
+)
+def test_a_refused_type_is_named(value, said, tmp_path):
+    torch.save(dict(message_hub=value), tmp_path / 'file.pth')
+    with pytest.raises(ValueError, match=f'file.pth is refused: {said}'):
+        read_file(tmp_path / 'file.pth')
 
 
 @pytest.fixture(scope='module')
