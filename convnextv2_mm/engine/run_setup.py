@@ -100,9 +100,9 @@ def check_model(model: ConfigDict) -> nn.Module:
     init = getattr(backbone, 'init_cfg', None)
     if isinstance(init, dict) and init.get('type') == 'Pretrained':
         if isinstance(backbone, ConvNeXtV2):
-            read_backbone(backbone, init['checkpoint'], init.get('prefix'))
+            read_backbone(backbone, init['checkpoint'], init.get('prefix'), 'meta')
         elif '://' not in init['checkpoint']:
-            read_state_dict(init['checkpoint'])
+            read_state_dict(init['checkpoint'], 'meta')
     return built
 
 
@@ -115,14 +115,19 @@ def _check_shapes(path: str, own: dict, found: dict) -> None:
             )
 
 
-def check_weights(model: nn.Module, path: str) -> dict[str, torch.Tensor]:
+def check_weights(model: nn.Module, path: str, device: str = 'meta') -> dict[str, torch.Tensor]:
     """Read a checkpoint that must hold the whole ``model``: of this task, and of this size.
+
+    Args:
+        model: Of which names and shapes are compared.
+        path: The checkpoint.
+        device: ``meta`` to look at names, shapes and checksums alone; ``cpu`` to get the values.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If weights of the model are missing or of another shape.
     """
-    weights = read_state_dict(path)
+    weights = read_state_dict(path, device)
     own = model.state_dict()
     missing = [name for name in own if name not in weights]
     if missing:
@@ -142,7 +147,7 @@ def load_model(config: Config, checkpoint: str, device: str) -> nn.Module:
         ValueError: If it is not one of the whole model.
     """
     config.model.get('backbone', {}).pop('init_cfg', None)  # the checkpoint has all weights
-    weights = check_weights(check_model(config.model), checkpoint)
+    weights = check_weights(check_model(config.model), checkpoint, 'cpu')
     model = revert_sync_batchnorm(MODELS.build(config.model))
     model.load_state_dict(weights, strict=False)
     return model.to(device).eval()

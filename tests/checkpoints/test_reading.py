@@ -23,7 +23,8 @@ from mmengine.runner.checkpoint import CheckpointLoader, get_torch_safe_globals
 from other_libraries import SMALL, build
 from safetensors.torch import save_file
 
-from convnextv2_mm.checkpoints.reading import read_file
+from convnextv2_mm.checkpoints import read_state_dict, reading
+from convnextv2_mm.checkpoints.reading import inspect_file, read_file
 
 
 class Payload:
@@ -154,6 +155,7 @@ def test_model_zoos_are_known_by_name(cache):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr('torch.hub.download_url_to_file', None)  # found in the cache
             assert CheckpointLoader.load_checkpoint(name)['state_dict']['weight'] == 1
+            assert read_state_dict(name)['weight'] == 1
     with pytest.raises(ValueError, match="no weights of torchvision:// are named 'resnet5'"):
         CheckpointLoader.load_checkpoint('torchvision://resnet5')
 
@@ -163,6 +165,62 @@ def test_an_index_lists_only_files_beside_it(name, tmp_path):
     (tmp_path / 'x.json').write_text(json.dumps(dict(weight_map=dict(weight=name))))
     with pytest.raises(ValueError, match=f'x.json lists {name}, but its files must be beside it'):
         read_file(tmp_path / 'x.json')
+
+
+INDEXES = {
+    'model.safetensors.index.json': 'model.safetensors.index.json',
+    'other.json': 'second.json',
+    'pytorch_model.bin.index.json': 'folder',
+}
+
+
+@pytest.mark.parametrize('name', INDEXES)
+@pytest.mark.parametrize('read', [read_file, inspect_file])
+def test_an_index_lists_no_index(read, name, tmp_path):
+    """Not itself, nor one that leads back to it."""
+    listed = INDEXES[name]
+    for own, other in ((name, listed), (listed, name)):
+        (tmp_path / own).write_text(json.dumps(dict(weight_map=dict(weight=other))))
+    with pytest.raises(ValueError, match=f'{name} lists {listed}, but its files must end in'):
+        read(tmp_path / name)
+
+
+def test_an_index_of_safetensors_lists_no_pickle(tmp_path):
+    torch.save(dict(weight=torch.ones(1)), tmp_path / 'weights.bin')
+    for name in ('model.safetensors.index.json', 'pytorch_model.bin.index.json'):
+        index = json.dumps(dict(weight_map=dict(weight='weights.bin')))
+        (tmp_path / name).write_text(index)
+    assert read_file(tmp_path / 'pytorch_model.bin.index.json')['weight'] == 1
+    with pytest.raises(ValueError, match=r'weights.bin, but its files must end in \.safetensors'):
+        read_file(tmp_path)
+
+
+def test_an_index_is_small_flat_and_true(tmp_path, monkeypatch):
+    path = tmp_path / 'x.json'
+    path.write_text('[' * 100_000)
+    with pytest.raises(ValueError, match='x.json is not the index of a sharded checkpoint'):
+        read_file(path)
+    save_file(dict(a=torch.ones(1)), tmp_path / 'x.safetensors')
+    path.write_text(json.dumps(dict(weight_map=dict(a='x.safetensors', b='x.safetensors'))))
+    with pytest.raises(ValueError, match='2 weights, of which 1 are not in its files, such as b'):
+        read_file(path)
+    monkeypatch.setattr(reading, 'MOST_INDEX_BYTES', 10)
+    with pytest.raises(ValueError, match=r'x.json .* it has \d\d bytes, and 10 is most'):
+        read_file(path)
+
+
+def test_what_is_no_regular_file_is_refused(tmp_path):
+    os.mkfifo(tmp_path / 'pipe.pth')
+    (tmp_path / 'endless.pth').symlink_to('/dev/zero')
+    (tmp_path / 'endless.json').symlink_to('/dev/zero')
+    for name in ('pipe.pth', 'endless.pth', 'endless.json'):
+        with pytest.raises(ValueError, match=f'{name} is not a regular file'):
+            read_file(tmp_path / name)
+    (tmp_path / 'loop.pth').symlink_to('loop.pth')
+    (tmp_path / 'folder.pth').mkdir()
+    for name, said in dict(loop='does not exist', folder='holds no checkpoint').items():
+        with pytest.raises(FileNotFoundError, match=f'{name}.pth {said}'):
+            read_file(tmp_path / f'{name}.pth')
 
 
 def test_logs_of_mmengine_are_read(tmp_path):
@@ -272,15 +330,18 @@ def test_folders_of_transformers_are_read(safe, shards, classifier, tmp_path):
             read_file(tmp_path)
 
 
-@pytest.mark.parametrize('name', ['file.pth', 'file.safetensors'])
-@pytest.mark.parametrize('part', [0.0, 0.5, 0.99])
-def test_truncated_files_are_refused(name, part, classifier, tmp_path):
+@pytest.mark.parametrize('read', [read_file, inspect_file])
+@pytest.mark.parametrize('name', ['file.pth', 'legacy.pth', 'file.safetensors'])
+@pytest.mark.parametrize('part', [0.0, 0.001, 0.5, 0.99])
+def test_truncated_files_are_refused(read, name, part, classifier, tmp_path):
     path = tmp_path / name
-    save = save_file if path.suffix == '.safetensors' else torch.save
+    save = SAVERS['legacy'] if name == 'legacy.pth' else torch.save
+    save = save_file if path.suffix == '.safetensors' else save
     save(classifier.state_dict(), path)
+    assert read(path).keys() == classifier.state_dict().keys()
     path.write_bytes(path.read_bytes()[: int(part * path.stat().st_size)])
     with pytest.raises(ValueError, match=rf'{name} is not a( checkpoint, or not a)? whole'):
-        read_file(path)
+        read(path)
 
 
 @pytest.mark.parametrize('name', ['file.pth', 'file.safetensors', 'file.json'])
