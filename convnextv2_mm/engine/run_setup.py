@@ -82,27 +82,29 @@ def read_config(path: str, options: dict | None = None, work_dir: str | None = N
 def check_model(model: ConfigDict) -> nn.Module:
     """Build a model without memory for its weights, to find mistakes in its config.
 
-    Also reads the weights that its backbone is to be initialised from, which fetches them.
+    Also looks at the files that its parts are to be initialised from, which fetches them.
 
     Returns:
         The model, on the meta device unless one of its parts cannot be built there.
 
     Raises:
         FileNotFoundError: If such a file does not exist.
-        ValueError: If such a file holds no weights that fit the backbone.
+        ValueError: If such a file holds no weights, or not those of the backbone.
     """
     try:
         with torch.device('meta'):
             built = MODELS.build(model)
     except (NotImplementedError, RuntimeError):  # a part of it needs values to be built
         built = MODELS.build(model)
-    backbone = getattr(built, 'backbone', None)
-    init = getattr(backbone, 'init_cfg', None)
-    if isinstance(init, dict) and init.get('type') == 'Pretrained':
-        if isinstance(backbone, ConvNeXtV2):
-            read_backbone(backbone, init['checkpoint'], init.get('prefix'), 'meta')
-        elif '://' not in init['checkpoint']:
-            read_state_dict(init['checkpoint'], 'meta')
+    for part in built.modules():
+        given = getattr(part, 'init_cfg', None)
+        for init in given if isinstance(given, list) else [given]:
+            if not isinstance(init, dict) or init.get('type') != 'Pretrained':
+                continue
+            if isinstance(part, ConvNeXtV2):
+                read_backbone(part, init['checkpoint'], init.get('prefix'), 'meta')
+            else:
+                read_state_dict(init['checkpoint'], 'meta')
     return built
 
 
