@@ -153,7 +153,7 @@ def test_model_zoos_are_known_by_name(cache):
     torch.save(save, cache / 'resnet50_msra-5891d200.pth')
     for name in ('torchvision://resnet50', 'open-mmlab://detectron2/resnet50_caffe'):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr('torch.hub.download_url_to_file', None)  # found in the cache
+            patch.setattr('urllib.request.OpenerDirector.open', None)  # found in the cache
             assert CheckpointLoader.load_checkpoint(name)['state_dict']['weight'] == 1
             assert read_state_dict(name)['weight'] == 1
     with pytest.raises(ValueError, match="no weights of torchvision:// are named 'resnet5'"):
