@@ -35,6 +35,8 @@ def check_archive(path: Path) -> None:
     state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
     if state in _whole:
         return
+    # Two changes within a tick of the file system's clock would look the same.
+    is_settled = time.time() - status.st_mtime > 2
     try:
         with zipfile.ZipFile(path) as archive:
             problem = _find_problem(archive)
@@ -42,7 +44,7 @@ def check_archive(path: Path) -> None:
         raise ValueError(f'{path} is not a checkpoint, or not a whole one') from error
     if problem:
         raise ValueError(f'{path} {problem}')
-    if time.time() - status.st_mtime > 2:  # two changes within a tick of its clock look the same
+    if is_settled:
         _whole.add(state)
 
 

@@ -60,17 +60,10 @@ def read_config(path: str, options: dict | None = None, work_dir: str | None = N
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is not the config of a run; if it or one of its bases is YAML, in which a
-            tag runs what it names, or written with ``read_base``; if an evaluator reads a pickle.
+        ValueError: If it is not the config of a run, as for :func:`parse_config`, or an evaluator
+            reads a pickle or YAML.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'config {path} does not exist')
-    try:
-        with _every_file_checked():
-            _check_config_file(path)
-            config = Config.fromfile(path)
-    except RuntimeError as error:  # of MMEngine's parser
-        raise ValueError(f'config {path} cannot be read: {error}') from error
+    config = parse_config(path)
     config.merge_from_dict(options or {})
     for key in ('model', 'default_scope'):
         if key not in config:
@@ -86,6 +79,24 @@ def read_config(path: str, options: dict | None = None, work_dir: str | None = N
         wrapper.pop('loss_scale', None)
     init_default_scope(config.default_scope)
     return config
+
+
+def parse_config(path: str) -> Config:
+    """Read a config file and its bases.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If one of them is YAML, in which a tag runs what it names, is its own base, or
+            is written with ``read_base``.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'config {path} does not exist')
+    try:
+        with _every_file_checked():
+            _check_config_file(path)
+            return Config.fromfile(path)
+    except RuntimeError as error:  # of MMEngine's parser
+        raise ValueError(f'config {path} cannot be read: {error}') from error
 
 
 @contextmanager
