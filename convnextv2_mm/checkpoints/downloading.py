@@ -29,9 +29,9 @@ def hash_in(name: str) -> str | None:
 def cache_name(url: str) -> str:
     """The name under which a download is kept.
 
-    It is the last part of the address if that has a hash of the content, as those of model zoos do.
-    Others, such as ``model.pth``, may be different files at different addresses: these get a hash
-    of the address.
+    It is the last part of the address if that has a hash of the content, which is checked. Others,
+    such as ``model.pth``, may be different files at different addresses: these get a hash of the
+    address.
 
     Raises:
         ValueError: If the address names no file.
@@ -39,8 +39,7 @@ def cache_name(url: str) -> str:
     name = Path(urlsplit(url).path).name
     if not name:
         raise ValueError(f'{url} names no file')
-    hashed = re.search(r'-([0-9a-f]{8})\.pth$', name)
-    if hash_in(name) or hashed and not hashed[1].isdigit():  # digits alone may be a date
+    if hash_in(name):
         return name
     stem, suffix = Path(name).stem[:100], Path(name).suffix
     return f'{stem}-{hashlib.sha256(url.encode()).hexdigest()[:16]}{suffix}'

@@ -192,14 +192,16 @@ def _parse_table() -> dict[str, PublishedWeights]:
 PUBLISHED = _parse_table()
 
 
-def fetch(source: str) -> Path:
+def fetch(source: str, name: str | None = None) -> Path:
     """Get a file from the cache of torch.hub, or download it there; check its hash or size.
 
-    Processes that ask at once download it once. Published weights are kept under their own names,
-    others as :func:`~convnextv2_mm.checkpoints.downloading.cache_name` says.
+    Processes that ask at once download it once.
 
     Args:
         source: URL, or ``convnextv2://NAME``.
+        name: The name that it has in the cache. If not given, published weights are kept under
+            their own names, others as
+            :func:`~convnextv2_mm.checkpoints.downloading.cache_name` says.
 
     Raises:
         FileNotFoundError: If it is not in the cache and cannot be downloaded.
@@ -215,7 +217,7 @@ def fetch(source: str) -> Path:
 
     cache = Path(torch.hub.get_dir()) / 'checkpoints'
     own_names = {f'{OFFICIAL_HOST}{w.official}': Path(w.official).name for w in PUBLISHED.values()}
-    paths = [cache / (own_names.get(url) or cache_name(url)) for url in urls]
+    paths = [cache / (name or own_names.get(url) or cache_name(url)) for url in urls]
     cached = next((path for path in paths if path.is_file()), None)
     path = cached or _download(source, urls, paths)
     if (size := path.stat().st_size) < least_bytes:

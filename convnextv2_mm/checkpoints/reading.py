@@ -145,7 +145,7 @@ def _find(source: str) -> Path:
         urls = zoo()
         if name not in urls:
             raise ValueError(f'no weights of {scheme}:// are named {name!r}')
-        source = urls[name]
+        return fetch(urls[name], Path(urls[name]).name)  # as torchvision and MMEngine keep it
     return fetch(source)
 
 

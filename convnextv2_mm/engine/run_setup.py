@@ -140,7 +140,7 @@ def _refuse_what_runs(config: Any, key: str) -> None:
     elif isinstance(config, list | tuple):
         for value in config:
             _refuse_what_runs(value, key)
-    elif str(config).endswith(RUN_WHEN_READ):
+    elif isinstance(config, str | Path) and str(config).endswith(RUN_WHEN_READ):
         raise ValueError(
             f'{key} {config} is not allowed: MMEngine would run what is in it; give a .json or .txt'
             f' file'
