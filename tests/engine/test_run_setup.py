@@ -3,12 +3,17 @@
 import json
 
 import pytest
+import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.fileio import load
+from mmengine.registry import MODELS
 
 from convnextv2_mm.engine.run_setup import (
     check_data,
+    check_model,
+    check_weights,
     find_datasets,
+    load_model,
     one_sentence_errors,
     read_config,
 )
@@ -147,3 +152,38 @@ def test_pickles_are_refused_within_wrappers(key, depth, tmp_path):
         inner[key] = ['good.json', 'evil.pickle'] if key == 'several' else 'evil.pickle'
     with pytest.raises(ValueError, match=r'evil\.pickle is not allowed: MMEngine would run'):
         check_data(ConfigDict(dataset=wrappers(inner)[depth]))
+
+
+MODEL = dict(
+    type='mmpretrain.ImageClassifier',
+    backbone=dict(
+        type='convnextv2_mm.ConvNeXtV2', arch=dict(depths=[1, 1, 1, 1], channels=[4, 8, 16, 32])
+    ),
+    head=dict(type='mmpretrain.LinearClsHead', num_classes=2, in_channels=32),
+)
+
+
+def test_weights_are_read_once_and_not_at_all_to_check_them(tmp_path, monkeypatch):
+    path, load, reads = str(tmp_path / 'file.pth'), torch.load, []
+    saved = MODELS.build(MODEL).state_dict()
+    torch.save(dict(state_dict=saved), path)
+
+    def counting(file, map_location, **kwargs):
+        reads.append(map_location)
+        return load(file, map_location=map_location, **kwargs)
+
+    monkeypatch.setattr('torch.load', counting)
+    assert all(value.is_meta for value in check_weights(check_model(MODEL), path).values())
+    assert reads == ['meta']
+    model = load_model(Config(dict(model=MODEL)), path, 'cpu')
+    assert reads == ['meta', 'cpu']
+    assert all(torch.equal(saved[name], value) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize('part', ['backbone', 'head'])
+@pytest.mark.parametrize('kind', [dict, list])
+def test_files_that_any_part_starts_from_are_looked_at(part, kind, tmp_path):
+    init = dict(type='Pretrained', checkpoint=str(tmp_path / 'no.pth'))
+    changed = dict(MODEL[part], init_cfg=init if kind is dict else [init])
+    with pytest.raises(FileNotFoundError, match=r'no\.pth does not exist'):
+        check_model(ConfigDict({**MODEL, part: changed}))
