@@ -14,7 +14,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
-from ..checkpoints.reading import read_file
+from ..checkpoints.reading import inspect_file
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -85,7 +85,7 @@ def find_checkpoint(work_dir: str | Path) -> str | None:
     others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     for path in dict.fromkeys([Path(last), *others]):
         try:
-            content = read_file(path)
+            content = inspect_file(path)
         except (FileNotFoundError, ValueError) as error:
             print_log(f'{error}: looking for the checkpoint before it', 'current', logging.WARNING)
             continue
