@@ -304,7 +304,7 @@ def class_findings(split: str, dataset: BaseDataset, counts: ClassCounts) -> Ite
     what += listed(counts.absent)
     if cause := likely_cause(counts, dataset.metainfo.get('reduce_zero_label', False)):
         what += f'; {cause}'
-    if counts.unit == 'pixels' and not counts.amounts:
+    if split == 'train' and counts.unit == 'pixels' and not counts.amounts:
         yield Finding('absent classes', f'every pixel is ignored; {what}', STOPS)
         return
     how = 'and these classes are never learned' if split == 'train' else 'and they have no score'

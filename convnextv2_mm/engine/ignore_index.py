@@ -12,6 +12,7 @@ from typing import Any
 
 import mmseg.datasets
 from mmengine.config import Config
+from mmengine.dataset import Compose
 from mmengine.registry import DATASETS, METRICS
 from mmseg.datasets.transforms import LoadAnnotations as MMSegLoadAnnotations
 from torch import nn
@@ -42,15 +43,25 @@ def check_ignore_index(config: Config, model: nn.Module, splits: Iterable[str]) 
             continue
         evaluators = [] if split == 'train' else config.get(f'{split}_evaluator') or []
         evaluators = evaluators if isinstance(evaluators, list) else [evaluators]
+        wrapper, mixing = config[f'{split}_dataloader'].dataset, []
+        while 'dataset' in wrapper:  # MultiImageMixDataset has a pipeline too
+            mixing += wrapper.get('pipeline') or []
+            wrapper = wrapper.dataset
         for part in find_datasets(config[f'{split}_dataloader']):
             with DATASETS.switch_scope_and_registry(config.default_scope) as registry:
                 cls = registry.get(part.type)
             if isinstance(cls, type) and issubclass(cls, mmseg.datasets.BaseSegDataset):
-                _check_part(split, DATASETS.build({**part, 'lazy_init': True}), model, evaluators)
+                dataset = DATASETS.build({**part, 'lazy_init': True})
+                steps = [*dataset.pipeline.transforms, *Compose(mixing).transforms]
+                _check_part(split, dataset, list(_steps(steps)), model, evaluators)
 
 
 def _check_part(
-    split: str, dataset: mmseg.datasets.BaseSegDataset, model: nn.Module, evaluators: list
+    split: str,
+    dataset: mmseg.datasets.BaseSegDataset,
+    steps: list,
+    model: nn.Module,
+    evaluators: list,
 ) -> None:
     classes = dataset.METAINFO.get('classes') or dataset.metainfo.get('classes') or ()
     highest = len(classes) - 1 + dataset.reduce_zero_label
@@ -65,7 +76,6 @@ def _check_part(
             f'{name}.ignore_index={ignored} is not allowed: its labels go up to {highest}, and it '
             f'must be above, and at most {LAST}'
         )
-    steps = list(_steps(dataset.pipeline.transforms))
     stock = [step for step in steps if isinstance(step, MMSegLoadAnnotations)]
     if not isinstance(dataset, BaseSegDataset) or any(
         not isinstance(step, LoadAnnotations) for step in stock

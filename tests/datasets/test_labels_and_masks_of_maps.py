@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from bad_files import HEIGHT, WIDTH, encode, picture, tiff
+from mmengine.config import ConfigDict
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, METRICS, MODELS, init_default_scope
 from PIL import Image
@@ -280,6 +281,16 @@ def test_what_knows_255_alone_is_refused(place, value, message, wide_config):
     config = read_config(wide_config, {place: value})
     with pytest.raises(ValueError, match=message):
         check_ignore_index(config, check_model(config.model), ['train', 'val'])
+
+
+def test_what_mixes_images_is_looked_at_too(wide_config):
+    config = read_config(wide_config)
+    mosaic = dict(type='RandomMosaic', prob=1.0, img_scale=(SIDE, SIDE))
+    inner = config.train_dataloader.dataset
+    mixed = dict(type='MultiImageMixDataset', dataset=inner, pipeline=[mosaic])
+    config.train_dataloader.dataset = ConfigDict(mixed)
+    with pytest.raises(ValueError, match=r'pipeline RandomMosaic.seg_pad_val=255$'):
+        check_ignore_index(config, check_model(config.model), ['train'])
 
 
 @pytest.mark.parametrize(('classes', 'reduce_zero_label'), [(256, False), (255, True)])
