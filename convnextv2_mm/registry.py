@@ -31,7 +31,7 @@ METRICS = Registry(
     'metric',
     parent=registry.METRICS,
     scope='convnextv2_mm',
-    locations=['convnextv2_mm.engine'],
+    locations=['convnextv2_mm.engine', 'convnextv2_mm.evaluation'],
 )
 LOOPS = Registry(
     'loop',

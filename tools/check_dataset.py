@@ -36,7 +36,7 @@ from rich.progress import Progress
 from torch.utils.data import DataLoader, Dataset
 
 from convnextv2_mm.checkpoints.whole_files import written_whole
-from convnextv2_mm.datasets import LoadAnnotations, LoadImageFromFile
+from convnextv2_mm.datasets import CocoDataset, LoadAnnotations, LoadImageFromFile
 from convnextv2_mm.datasets.bad_data import coco_options, entry_problem
 from convnextv2_mm.datasets.class_counts import (
     ClassCounts,
@@ -46,8 +46,10 @@ from convnextv2_mm.datasets.class_counts import (
     listed,
 )
 from convnextv2_mm.datasets.coco_problems import EFFECTS, STOPS, USED, find_coco_problems
+from convnextv2_mm.datasets.coco_values import make_plain
 from convnextv2_mm.datasets.loading import MAX_PIXELS, tiff_tags, without_pillow_limit
 from convnextv2_mm.engine.class_count_hook import SELF_SUPERVISED
+from convnextv2_mm.engine.coco_setup import scores_masks
 from convnextv2_mm.engine.run_setup import (
     USER_ERRORS,
     check_data,
@@ -230,8 +232,15 @@ def _complaints() -> Iterator[tuple[str, str, str]]:
             return
 
 
-def coco_findings(dataset: BaseDataset, content: object) -> Generator[Finding, None, bool]:
+def coco_findings(
+    dataset: BaseDataset, content: object, scored: bool
+) -> Generator[Finding, None, bool]:
     """What is wrong in the annotations of a COCO file.
+
+    Args:
+        dataset: The data set, not loaded yet.
+        content: What the file holds; its values are made plain.
+        scored: Whether an evaluator scores the masks.
 
     Returns:
         Whether its images can be looked at.
@@ -239,6 +248,8 @@ def coco_findings(dataset: BaseDataset, content: object) -> Generator[Finding, N
     skip = getattr(dataset, 'skip_bad_data', False)
     left_out, broken = set(), False
     options = coco_options(dataset.pipeline, dataset.metainfo.get('classes') or ())
+    options['masks'] |= scored
+    make_plain(content)
     for problem in find_coco_problems(content, **options):
         effect = EFFECTS[problem.kind][0 if skip else 1]
         if effect not in (USED, STOPS):
@@ -247,7 +258,9 @@ def coco_findings(dataset: BaseDataset, content: object) -> Generator[Finding, N
         broken |= problem.kind in ('structure', 'duplicate id')
     if broken:
         return False
-    annotated = {a['image_id'] for a in content.get('annotations', ()) if a['id'] not in left_out}
+    if not isinstance(dataset, CocoDataset):
+        yield from _order_findings(dataset, content['categories'])
+    annotated = {a['image_id'] for a in content['annotations'] if a['id'] not in left_out}
     drops = not dataset.test_mode and (dataset.filter_cfg or {}).get('filter_empty_gt')
     how = 'but filter_empty_gt leaves it out' if drops else 'as background'
     for image in content['images']:
@@ -256,6 +269,19 @@ def coco_findings(dataset: BaseDataset, content: object) -> Generator[Finding, N
             what = f'{dataset.ann_file}: {name} has no annotation that can be used'
             yield Finding('no annotations', what, f'{USED}, {how}')
     return True
+
+
+def _order_findings(dataset: BaseDataset, categories: list[dict]) -> Iterator[Finding]:
+    """Whether MMDetection's data set numbers labels as the classes are numbered."""
+    classes = list(dataset.metainfo.get('classes') or ())
+    names = [category['name'] for category in categories if category['name'] in classes]
+    if names != classes[: len(names)]:
+        place = next(i for i, name in enumerate(names) if name != classes[i])
+        sentence = (
+            f'{dataset.ann_file}: category {names[place]!r} gets the label of {classes[place]!r}, '
+            f'since MMDetection goes by the order of the file; convnextv2_mm.CocoDataset does not'
+        )
+        yield Finding('class order', sentence, UNNOTICED)
 
 
 def folder_findings(dataset: BaseDataset) -> Iterator[Finding]:
@@ -271,13 +297,18 @@ def folder_findings(dataset: BaseDataset) -> Iterator[Finding]:
 
 
 def find_all(
-    part: ConfigDict, workers: int, progress: Progress, title: str, counts: ClassCounts
+    part: ConfigDict,
+    scored: bool,
+    workers: int,
+    progress: Progress,
+    title: str,
+    counts: ClassCounts,
 ) -> Iterator[Finding]:
     """Everything that is wrong or unusual with a data set; fills ``counts``."""
     dataset = DATASETS.build({**part, 'lazy_init': True})
     counts.classes = dataset.metainfo.get('classes') or ()
     stops = False
-    for finding in find_in_files(dataset, part, workers, progress, title, counts):
+    for finding in find_in_files(dataset, part, scored, workers, progress, title, counts):
         stops |= finding.effect == STOPS
         yield finding
     if isinstance(dataset, mmdet.datasets.CocoDataset):
@@ -314,6 +345,7 @@ def class_findings(split: str, dataset: BaseDataset, counts: ClassCounts) -> Ite
 def find_in_files(
     dataset: BaseDataset,
     part: ConfigDict,
+    scored: bool,
     workers: int,
     progress: Progress,
     title: str,
@@ -323,7 +355,7 @@ def find_in_files(
     try:
         if isinstance(dataset, mmdet.datasets.CocoDataset):
             content = json.loads(fileio.get_text(dataset.ann_file))
-            if not (yield from coco_findings(dataset, content)):
+            if not (yield from coco_findings(dataset, content, scored)):
                 return
             infos, folder = content.pop('images'), dataset.data_prefix['img']
             del content
@@ -398,7 +430,7 @@ def class_table(splits: dict[str, ClassCounts]) -> Iterator[str]:
 
 
 def report(
-    parts: list[tuple[str, ConfigDict]],
+    parts: list[tuple[str, ConfigDict, bool]],
     workers: int,
     progress: Progress,
     file: TextIO | None,
@@ -418,9 +450,9 @@ def report(
     """
     problems, counts, first, separator = 0, Counter(), {}, '['
     classes: dict[str, ClassCounts] = {}
-    for split, part in parts:
+    for split, part, scored in parts:
         part_classes = ClassCounts()
-        for finding in find_all(part, workers, progress, split, part_classes):
+        for finding in find_all(part, scored, workers, progress, split, part_classes):
             if finding.kind == 'absent classes' and not labelled:
                 continue
             if file:
@@ -453,7 +485,7 @@ def report(
 
 def main() -> None:
     args = parse_args()
-    parts: list[tuple[str, ConfigDict]] = []
+    parts: list[tuple[str, ConfigDict, bool]] = []
     with one_sentence_errors():
         config = read_config(args.config, args.cfg_options)
         for split in args.splits:
@@ -462,10 +494,11 @@ def main() -> None:
                 continue
             check_data(loader)
             for part in find_datasets(loader):
-                if same := next((name for name, other in parts if other == part), None):
+                scored = split != 'train' and scores_masks(config, split)
+                if same := next((name for name, *other in parts if other == [part, scored]), None):
                     print(f'{split}: the same data as {same}')
                 else:
-                    parts.append((split, part))
+                    parts.append((split, part, scored))
         with MODELS.switch_scope_and_registry(config.default_scope) as registry:
             model = registry.get(config.model.type)
         labelled = not (isinstance(model, type) and issubclass(model, SELF_SUPERVISED))

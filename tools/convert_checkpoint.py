@@ -29,14 +29,19 @@ def parse_args() -> argparse.Namespace:
         choices=['backbone', 'classification', 'pretraining'],
         help='write only what this needs (default: all that SRC has and the layout can hold)',
     )
+    parser.add_argument(
+        '--prefix', help='which backbone to take from a SRC with several, such as "backbone."'
+    )
     return parser.parse_args()
 
 
-def convert(source: str, destination: Path, to: str, task: str | None) -> None:
+def convert(
+    source: str, destination: Path, to: str, task: str | None, prefix: str | None = None
+) -> None:
     """Convert a checkpoint and print what was found."""
     if destination.exists() and Path(source).exists() and destination.samefile(source):
         raise ValueError(f'{destination} is the source: give another destination')
-    checkpoint = read_checkpoint(source)
+    checkpoint = read_checkpoint(source, prefix)
     print(f'found    {checkpoint.architecture}')
     place = f', under {checkpoint.place}' if checkpoint.place else ''
     print(f'layout   {checkpoint.layout}{place}')
@@ -59,7 +64,7 @@ def summarize(names: list[str]) -> str:
 def main() -> None:
     args = parse_args()
     with one_sentence_errors():
-        convert(args.source, args.destination, args.to, args.task)
+        convert(args.source, args.destination, args.to, args.task, args.prefix)
 
 
 if __name__ == '__main__':

@@ -7,6 +7,7 @@ from mmengine.config import ConfigDict, DictAction
 from mmengine.model import revert_sync_batchnorm
 from mmengine.runner import Runner
 
+from convnextv2_mm.engine.coco_setup import check_tta
 from convnextv2_mm.engine.ignore_index import check_ignore_index
 from convnextv2_mm.engine.run_setup import (
     check_data,
@@ -52,6 +53,7 @@ def build_runner(args: argparse.Namespace) -> Runner:
     if args.tta:
         if 'tta_pipeline' not in config or 'tta_model' not in config:
             raise ValueError(f'config {args.config} has no tta_pipeline and tta_model for --tta')
+        check_tta(config)
         config.model = ConfigDict(**config.tta_model, module=config.model)
         config.test_dataloader.dataset.pipeline = config.tta_pipeline
     check_ignore_index(config, model, ['test'])

@@ -52,6 +52,9 @@ model = dict(
     ),
     train_cfg=dict(
         rpn=dict(
+            # As in Mask R-CNN. With 0, the run ends at the first image that the jitter makes so
+            # small that no anchor lies within it.
+            allowed_border=-1,
             assigner=dict(type='convnextv2_mm.MaxIoUAssigner'),
             sampler=dict(type='convnextv2_mm.RandomSampler'),
         ),

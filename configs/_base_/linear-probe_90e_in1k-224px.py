@@ -91,5 +91,5 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=1e-4, end=10, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', begin=10, end=90, convert_to_iter_based=True),
 ]
-default_hooks = dict(checkpoint=dict(max_keep_ckpts=1))
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=1, save_best='auto'))
 randomness = dict(seed=0, diff_rank_seed=True)

@@ -32,6 +32,8 @@ train_dataloader = dict(
 test_pipeline = [dict(type='convnextv2_mm.LoadImageFromFile'), *_base_.test_pipeline[1:]]
 val_dataloader = dict(dataset=dict(type='convnextv2_mm.CocoDataset', pipeline=test_pipeline))
 test_dataloader = val_dataloader
+val_evaluator = dict(type='convnextv2_mm.CocoMetric')
+test_evaluator = val_evaluator
 
 optim_wrapper = dict(
     type='AmpOptimWrapper',

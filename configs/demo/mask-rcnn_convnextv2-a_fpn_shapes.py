@@ -64,7 +64,7 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(
-    type='CocoMetric',
+    type='convnextv2_mm.CocoMetric',
     ann_file='data/shapes/annotations/instances_val.json',
     metric=['bbox', 'segm'],
 )

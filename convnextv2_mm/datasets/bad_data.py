@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os.path as osp
-from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
@@ -18,13 +17,12 @@ import mmdet.datasets
 import mmpretrain.datasets
 import mmseg.datasets
 import torch
-from mmdet.datasets.api_wrappers import COCO
 from mmengine.dataset import BaseDataset, Compose
 from mmengine.logging import print_log
 
 from ..errors import BadData
 from ..registry import DATASETS
-from .coco_problems import EFFECTS, LEFT_OUT, STOPS, find_coco_problems
+from .coco_api import CheckedCOCO
 
 # Names of folders in MMDetection's data_prefix; elsewhere they are those of the paths.
 _PATH_KEYS = {'img': 'img_path', 'seg': 'seg_map_path'}
@@ -169,40 +167,6 @@ class ADE20KDataset(BaseSegDataset, mmseg.datasets.ADE20KDataset):
     """ADE20K, 150 classes."""
 
 
-class _CheckedCOCO(COCO):
-    """Raises on what would stop the run, and leaves out annotations that cannot be used."""
-
-    def __init__(self, file: str, skip_bad_data: bool, **options) -> None:
-        self._file, self._skip, self._options = file, skip_bad_data, options
-        try:
-            super().__init__(file)
-        except BadData:
-            raise
-        except (ValueError, AssertionError, RecursionError) as error:
-            raise BadData(f'{file} is not a COCO file: {error}') from error
-
-    def createIndex(self) -> None:  # noqa: N802  # pycocotools calls it with what it has read
-        left_out = {}
-        for problem in find_coco_problems(self.dataset, **self._options):
-            effect = EFFECTS[problem.kind][0 if self._skip else 1]
-            if effect == STOPS:
-                raise BadData(f'{self._file}: {problem.sentence}')
-            if effect == LEFT_OUT:
-                left_out[problem.annotation] = problem
-        if left_out:
-            annotations = self.dataset['annotations']
-            kinds = Counter(problem.kind for problem in left_out.values())
-            print_log(
-                f'{self._file}: {len(left_out)} of {len(annotations)} annotations are left out ('
-                f'{", ".join(f"{kind}: {count}" for kind, count in kinds.items())}), the first: '
-                f'{next(iter(left_out.values())).sentence}; tools/check_dataset.py names all',
-                logger='current',
-                level=logging.WARNING,
-            )
-            self.dataset['annotations'] = [a for a in annotations if a['id'] not in left_out]
-        super().createIndex()
-
-
 def coco_options(pipeline: Compose, classes: Sequence[str]) -> dict:
     """What ``find_coco_problems`` has to look at for a pipeline of MMDetection."""
     masks = [step for step in pipeline.transforms if getattr(step, 'with_mask', False)]
@@ -218,5 +182,5 @@ class CocoDataset(SkipBadData, mmdet.datasets.CocoDataset):
     def load_data_list(self) -> list[dict]:
         """The images with the objects that can be used."""
         options = coco_options(self.pipeline, self._metainfo.get('classes') or ())
-        self.COCOAPI = partial(_CheckedCOCO, skip_bad_data=self.skip_bad_data, **options)
+        self.COCOAPI = partial(CheckedCOCO, skip_bad_data=self.skip_bad_data, **options)
         return super().load_data_list()

@@ -6,6 +6,7 @@ both, and a run-length mask with broken counts makes it read past its memory.
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -15,8 +16,16 @@ EFFECTS = {
     'structure': (STOPS, STOPS),
     'duplicate id': (STOPS, STOPS),
     'classes': (STOPS, STOPS),
+    'same name': (STOPS, STOPS),
+    'empty category': (USED, USED),
+    'no class': (USED, USED),
+    'same file': (USED, USED),
+    'only crowds': (STOPS, STOPS),
+    'no masks': (STOPS, STOPS),
+    'no polygons': (STOPS, STOPS),
     'unknown image': (LEFT_OUT, LEFT_OUT),
     'unknown category': (LEFT_OUT, LEFT_OUT),
+    'crowd': (LEFT_OUT, STOPS),
     'box': (LEFT_OUT, STOPS),
     'empty box': (LEFT_OUT, USED),
     'box outside': (LEFT_OUT, USED),
@@ -37,7 +46,7 @@ class CocoProblem(NamedTuple):
     Attributes:
         kind: One of ``EFFECTS``.
         sentence: What is wrong, with the ids.
-        annotation: Id of the annotation, if it is one's problem.
+        annotation: Id of the annotation, if it is one's problem; else it is the file's.
     """
 
     kind: str
@@ -51,30 +60,34 @@ def find_coco_problems(
     """Look through what a COCO file holds.
 
     Args:
-        content: The file's content.
+        content: The file's content, after :func:`~convnextv2_mm.datasets.coco_values.make_plain`.
         classes: Names that must be among its categories.
         masks: Whether objects need masks.
         polygons_only: Whether objects whose masks are run lengths are lost
             (``LoadAnnotations(poly2mask=False)``); crowd regions may be.
 
     Yields:
-        Problems, at most one for an annotation. Where a part has the wrong structure, what depends
-        on it is not looked at.
+        Problems, first those of the whole file, then at most one for an annotation. Where a part
+        has the wrong structure, what depends on it is not looked at.
     """
     broken = list(_structure_problems(content))
     yield from broken
     if broken:
         return
-    names = {category['name'] for category in content['categories']}
-    if lacking := [name for name in classes if name not in names]:
+    yield from _category_problems(content, classes)
+    names = Counter(image['file_name'] for image in content['images'])
+    if twice := [name for name, count in names.items() if count > 1]:
         yield CocoProblem(
-            'classes',
-            f'{len(lacking)} of {len(classes)} classes are not among its categories, such as '
-            f'{lacking[0]!r}: set metainfo.classes to those it has',
+            'same file',
+            f'{len(twice)} files are there more than once, such as {twice[0]}: each entry has the '
+            f'objects of its own id alone',
         )
+    common = list(_common_problems(content['annotations'], masks, polygons_only))
+    yield from common
+    masks = masks and not common  # what all lack is not said of each
     images = {image['id']: image for image in content['images']}
     categories = {category['id'] for category in content['categories']}
-    for annotation in content.get('annotations') or ():
+    for annotation in content['annotations']:
         number = annotation['id']
         image = images.get(annotation['image_id'])
         if image is None:
@@ -82,11 +95,13 @@ def find_coco_problems(
         elif annotation['category_id'] not in categories:
             kind = 'unknown category'
             what = f'there is no category {annotation["category_id"]!r}'
+        elif annotation['iscrowd'] not in (0, 1):
+            kind, what = 'crowd', f'its iscrowd {annotation["iscrowd"]!r:.80} is neither 0 nor 1'
         else:
             size = image['height'], image['width']
             kind, what = _box_problem(annotation, size)
             if not kind and masks:
-                kind, what = _mask_problem(annotation, size, polygons_only)
+                kind, what = mask_problem(annotation, size, polygons_only)
         if kind:
             where = f'annotation {number!r}'
             if image is not None:
@@ -94,10 +109,83 @@ def find_coco_problems(
             yield CocoProblem(kind, f'{where}: {what}', number)
 
 
+def category_ids(content: dict) -> dict[str, Any]:
+    """Id of the category of each name; of two with one name, the first that has objects."""
+    used = {annotation['category_id'] for annotation in content['annotations']}
+    ids: dict[str, Any] = {}
+    for category in content['categories']:
+        name, number = category['name'], category['id']
+        if name not in ids or (ids[name] not in used and number in used):
+            ids[name] = number
+    return ids
+
+
+def _category_problems(content: dict, classes: Sequence[str]) -> Iterator[CocoProblem]:
+    """Classes that are no categories, names that are there twice, and objects of no class."""
+    ids, objects = defaultdict(list), Counter(a['category_id'] for a in content['annotations'])
+    for category in content['categories']:
+        ids[category['name']].append(category['id'])
+    if lacking := [name for name in classes if name not in ids]:
+        yield CocoProblem(
+            'classes',
+            f'{len(lacking)} of {len(classes)} classes are not among its categories, such as '
+            f'{lacking[0]!r}: set metainfo.classes to those it has',
+        )
+    if twice := [name for name, count in Counter(classes).items() if count > 1]:
+        yield CocoProblem('classes', f'metainfo.classes has {twice[0]!r} twice')
+    for name in dict.fromkeys(classes or ids):
+        if len(ids[name]) < 2:
+            continue
+        both = f'categories {" and ".join(map(repr, ids[name]))} have the name {name!r}'
+        used = [number for number in ids[name] if objects[number]]
+        if len(used) > 1:
+            counts = ' and '.join(str(objects[number]) for number in used)
+            what = f'{both}, and {counts} objects: give them one id, or two names'
+            yield CocoProblem('same name', what)
+        else:
+            alone = f'{used[0]!r} alone has objects and is taken' if used else 'none has objects'
+            yield CocoProblem('empty category', f'{both}, of which {alone}')
+    others = {n: sum(objects[i] for i in ids[n]) for n in ids if classes and n not in classes}
+    others = {name: count for name, count in others.items() if count}
+    if others:
+        yield CocoProblem(
+            'no class',
+            f'{sum(others.values())} objects of {len(others)} categories outside of '
+            f'metainfo.classes, such as {next(iter(others))!r}, count as background',
+        )
+
+
+def _common_problems(
+    annotations: list[dict], masks: bool, polygons_only: bool
+) -> Iterator[CocoProblem]:
+    """What leaves no object to train or to score on, with the option that cures it."""
+    objects = [annotation for annotation in annotations if annotation['iscrowd'] != 1]
+    if not objects and annotations:
+        yield CocoProblem(
+            'only crowds',
+            f'all {len(annotations)} objects are crowd regions, which are neither trained on nor '
+            f'scored: set their iscrowd to 0',
+        )
+    elif not objects or not masks:
+        return
+    elif not any(annotation.get('segmentation') for annotation in objects):
+        yield CocoProblem(
+            'no masks',
+            f'none of {len(objects)} objects has a mask: use a model without mask head, '
+            f"with_mask=False in LoadAnnotations and metric='bbox' in the evaluator",
+        )
+    elif polygons_only and all(isinstance(a.get('segmentation'), dict) for a in objects):
+        yield CocoProblem(
+            'no polygons',
+            f'the masks of all {len(objects)} objects are run lengths, which poly2mask=False '
+            f'drops: set poly2mask=True in LoadAnnotations',
+        )
+
+
 _FIELDS = {
     'categories': ('id', 'name'),
     'images': ('id', 'file_name', 'height', 'width'),
-    'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area'),
+    'annotations': ('id', 'image_id', 'category_id', 'bbox'),
 }
 
 
@@ -108,8 +196,6 @@ def _structure_problems(content: Any) -> Iterator[CocoProblem]:
         return
     for part, fields in _FIELDS.items():
         entries = content.get(part)
-        if part == 'annotations' and entries is None:  # a test set whose annotations are secret
-            continue
         if not isinstance(entries, list):
             yield CocoProblem('structure', f'it is not a COCO file: it has no list of {part}')
             continue
@@ -128,6 +214,11 @@ def _structure_problems(content: Any) -> Iterator[CocoProblem]:
                 yield CocoProblem('duplicate id', f'{one} {number!r} is there twice')
             else:
                 ids.add(number)
+        # pycocotools sorts them; those of annotations are numbered anew.
+        if part != 'annotations' and len({type(number) for number in ids}) > 1:
+            text = next(number for number in ids if isinstance(number, str))
+            what = f'some ids of its {part} are numbers and some are text, such as {text!r}'
+            yield CocoProblem('structure', what)
 
 
 def _wrong_type(part: str, entry: dict) -> str | None:
@@ -144,7 +235,7 @@ def _wrong_type(part: str, entry: dict) -> str | None:
         for field in ('image_id', 'category_id'):
             if not isinstance(entry[field], int | str):
                 return field
-        if not isinstance(entry['area'], int | float):
+        if not isinstance(entry.get('area', 0), int | float):
             return 'area'
     elif not isinstance(entry['name'], str):
         return 'name'
@@ -168,14 +259,14 @@ def _box_problem(annotation: dict, size: tuple[int, int]) -> tuple[str, str]:
         return 'box', f'its box {box} has a negative size'
     if width < 1 or height < 1:
         return 'empty box', f'its box {box} is less than a pixel wide or high'
-    if not annotation['area'] > 0:
+    if not annotation.get('area', 1) > 0:
         return 'empty box', f'its area is {annotation["area"]}'
     if left >= size[1] or top >= size[0] or left + width <= 0 or top + height <= 0:
         return 'box outside', f'its box {box} is outside of the {size[1]}x{size[0]} image'
     return '', ''
 
 
-def _mask_problem(annotation: dict, size: tuple[int, int], polygons_only: bool) -> tuple[str, str]:
+def mask_problem(annotation: dict, size: tuple[int, int], polygons_only: bool) -> tuple[str, str]:
     """Kind and description, or ('', '')."""
     mask = annotation.get('segmentation')
     if not mask:

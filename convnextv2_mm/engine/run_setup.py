@@ -20,6 +20,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from ..checkpoints import read_backbone, read_state_dict
 from ..models import ConvNeXtV2
+from .coco_setup import check_mask_transforms, use_own_coco_metric
 
 USER_ERRORS = (ValueError, TypeError, KeyError, AttributeError, AssertionError, OSError)
 USER_ERRORS += (ImportError, SyntaxError)
@@ -76,6 +77,7 @@ def read_config(path: str, options: dict | None = None, work_dir: str | None = N
         wrapper.pop('dtype', None)
         wrapper.pop('loss_scale', None)
     init_default_scope(config.default_scope)
+    use_own_coco_metric(config)
     return config
 
 
@@ -175,8 +177,9 @@ def check_data(dataloader: ConfigDict) -> None:
 
     Raises:
         FileNotFoundError: If a folder or an annotation file does not exist.
-        ValueError: If annotations are a pickle or YAML.
+        ValueError: If annotations are a pickle or YAML, or transforms would part boxes from masks.
     """
+    check_mask_transforms(dataloader.dataset)
     for part in find_datasets(dataloader):
         if part.get('make') is not None:  # drawn on first use
             continue

@@ -294,7 +294,7 @@ STRUCTURE = {
     'image 0 is there twice': lambda c: c['images'].append(c['images'][0]),
     'annotation 1 is there twice': lambda c: c['annotations'].append(c['annotations'][0]),
     'image 0 has no height': lambda c: c['images'][0].pop('height'),
-    'annotation 1 has no area': lambda c: c['annotations'][0].pop('area'),
+    'annotation 1 has no bbox': lambda c: c['annotations'][0].pop('bbox'),
     'classes are not among its categories': lambda c: c['categories'].pop(),
 }
 

@@ -134,6 +134,29 @@ def test_fcmae_keeps_its_decoder(tmp_path):
     assert states_equal(again, dict(model.state_dict()))
 
 
+def test_one_of_several_backbones_is_chosen_by_its_prefix(tmp_path, capsys):
+    """As in MoCo v3, whose second backbone is the moving average of the first."""
+    backbones = [
+        randomize(MODELS.build(dict(type='convnextv2_mm.ConvNeXtV2', arch='atto')))
+        for _ in range(2)
+    ]
+    prefixes = ('backbone.', 'momentum_encoder.module.0.')
+    weights = {
+        prefix + name: tensor
+        for prefix, backbone in zip(prefixes, backbones, strict=True)
+        for name, tensor in backbone.state_dict().items()
+    }
+    torch.save(dict(state_dict=weights), tmp_path / 'moco.pth')
+    with pytest.raises(SystemExit):
+        convert(tmp_path / 'moco.pth', tmp_path / 'none.pth')
+    assert "choose one by its prefix, of 'backbone.', 'momentum_enc" in capsys.readouterr().err
+    for prefix, backbone in zip(prefixes, backbones, strict=True):
+        convert(tmp_path / 'moco.pth', tmp_path / 'one.pth', '--prefix', prefix)
+        found = torch.load(tmp_path / 'one.pth')['state_dict']
+        found = {name.removeprefix('backbone.'): tensor for name, tensor in found.items()}
+        assert states_equal(found, backbone.state_dict())
+
+
 def test_names_of_the_classes_go_along(atto, tmp_path):
     classes = ['circle', 'square', 'star', 'ring', 'cross', 'moon']
     content = dict(state_dict=atto.state_dict(), meta=dict(dataset_meta=dict(classes=classes)))

@@ -71,6 +71,26 @@ def test_a_coco_file_cannot_name_files_elsewhere(data, tmp_path, capsys):
     assert 'instances_train2017.json names data/coco/train2017/../../../x.jpg, which is not' in line
 
 
+def test_what_the_evaluator_cannot_score_ends_the_run_before_it_starts(data, tmp_path, capsys):
+    path = data / 'coco/annotations/instances_val2017.json'
+    content = json.loads(path.read_text())
+    content['annotations'][0]['segmentation'][0][0] = 1e9
+    path.write_text(json.dumps(content))
+    (tmp_path / 'config.py').write_text(  # its test pipeline loads no annotations
+        f"_base_ = '{DETECTION}'\n"
+        'test_pipeline = [s for s in _base_.test_pipeline if s["type"] != "LoadAnnotations"]\n'
+        'val_dataloader = dict(num_workers=0, persistent_workers=False,'
+        ' dataset=dict(pipeline=test_pipeline))\n'
+    )
+    options = ['model.backbone.init_cfg=None', 'train_dataloader.num_workers=0']
+    options += ['train_dataloader.persistent_workers=False']
+    arguments = [tmp_path / 'config.py', '--work-dir', tmp_path / 'run', '--cfg-options', *options]
+    line = error_of(capsys, 'train', *arguments)
+    assert 'instances_val2017.json: annotation ' in line
+    assert 'is not three or more points in pixels' in line
+    assert not list((tmp_path / 'run').glob('*.pth'))
+
+
 class Payload:
     """Leaves a trace when it is unpickled."""
 
