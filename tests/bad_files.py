@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -213,3 +214,31 @@ def write_json(path: Path, content: object) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content))
     return path
+
+
+def tiff(values: np.ndarray, photometric: int, extra: tuple[int, ...] = ()) -> bytes:
+    """An uncompressed TIFF of (H, W, C), of kinds that Pillow does not write.
+
+    Args:
+        values: uint8, uint16 or float32.
+        photometric: 1 grey, 2 RGB.
+        extra: What each channel beyond those is: 0 anything, 2 transparency.
+    """
+    height, width, channels = values.shape
+    bits, kind = 8 * values.itemsize, 3 if values.dtype.kind == 'f' else 1
+    tags = [(256, 4, (width,)), (257, 4, (height,)), (258, 3, (bits,) * channels)]
+    tags += [(259, 3, (1,)), (262, 3, (photometric,)), (273, 4, (8,)), (277, 3, (channels,))]
+    tags += [(278, 4, (height,)), (279, 4, (values.nbytes,)), (284, 3, (1,))]
+    tags += [(338, 3, extra)] if extra else []
+    tags += [(339, 3, (kind,) * channels)]
+    pixels = values.astype(values.dtype.newbyteorder('<')).tobytes()
+    start = 8 + len(pixels)
+    after, entries = start + 2 + 12 * len(tags) + 4, b''
+    outside = b''
+    for number, size, content in tags:
+        packed = struct.pack(f'<{len(content)}{"H" if size == 3 else "I"}', *content)
+        if len(packed) > 4:
+            packed, outside = struct.pack('<I', after + len(outside)), outside + packed
+        entries += struct.pack('<HHI', number, size, len(content)) + packed.ljust(4, b'\0')
+    table = struct.pack('<H', len(tags)) + entries + bytes(4)
+    return struct.pack('<2sHI', b'II', 42, start) + pixels + table + outside

@@ -1,8 +1,8 @@
 """Predict on images: reconstructions, labels, detections or segmentations, as the config says.
 
 Writes for each image a picture ``NAME.png`` and the prediction itself: ``NAME.json`` (boxes in
-pixels, masks as COCO run lengths, labels or loss), or ``NAME_labels.png`` (class of each pixel).
-Images of the same name keep their folders.
+pixels, masks as COCO run lengths, labels or loss), or ``NAME_labels.png`` (class of each pixel, in
+16 bits where there are more than 256 classes). Images of the same name keep their folders.
 """
 
 import argparse
@@ -55,8 +55,11 @@ def parse_args() -> argparse.Namespace:
 def write_prediction(sample: BaseDataElement, classes: Sequence[str], path: Path) -> None:
     """Write what was predicted for one image beside ``path``, a name without ending."""
     if 'pred_sem_seg' in sample:
-        labels = sample.pred_sem_seg.data[0].cpu().numpy().astype(np.uint8)
-        cv2.imwrite(f'{path}_labels.png', labels)
+        labels = sample.pred_sem_seg.data[0].cpu().numpy()
+        highest = max(len(classes) - 1, labels.max())
+        labels = labels.astype(np.uint8 if highest <= 255 else np.uint16)
+        if not cv2.imwrite(f'{path}_labels.png', labels):
+            raise OSError(f'cannot write {path}_labels.png')
         return
     if 'pred_instances' in sample:
         found = sample.pred_instances.cpu()

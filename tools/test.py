@@ -8,6 +8,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.runner import Runner
 
 from convnextv2_mm.engine.coco_setup import check_tta
+from convnextv2_mm.engine.ignore_index import check_ignore_index
 from convnextv2_mm.engine.run_setup import (
     check_data,
     check_model,
@@ -45,7 +46,8 @@ def build_runner(args: argparse.Namespace) -> Runner:
         raise ValueError(f'--out {args.out} is not allowed: the name must end in .pkl or .pickle')
     check_data(config.test_dataloader)
     config.model.get('backbone', {}).pop('init_cfg', None)  # the checkpoint has all weights
-    check_weights(check_model(config.model), args.checkpoint)
+    model = check_model(config.model)
+    check_weights(model, args.checkpoint)
     config.load_from = args.checkpoint
 
     if args.tta:
@@ -54,6 +56,7 @@ def build_runner(args: argparse.Namespace) -> Runner:
         check_tta(config)
         config.model = ConfigDict(**config.tta_model, module=config.model)
         config.test_dataloader.dataset.pipeline = config.tta_pipeline
+    check_ignore_index(config, model, ['test'])
     if args.out:
         dump = 'DumpDetResults' if config.default_scope == 'mmdet' else 'DumpResults'
         evaluators = config.test_evaluator

@@ -10,6 +10,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import FlexibleRunner, Runner
 
 from convnextv2_mm.checkpoints import read_state_dict
+from convnextv2_mm.engine.ignore_index import check_ignore_index
 from convnextv2_mm.engine.resume import find_checkpoint, make_resumable, one_sentence_stops
 from convnextv2_mm.engine.run_setup import (
     check_data,
@@ -86,7 +87,7 @@ def build_runner(args: argparse.Namespace) -> Runner | FlexibleRunner:
     hooks = [hook.type for hook in config.get('custom_hooks') or []]
     if 'convnextv2_mm.FCMAEMonitorHook' in hooks and config.get('test_dataloader'):
         check_data(config.test_dataloader)
-    check_model(config.model)
+    check_ignore_index(config, check_model(config.model), ('train', 'val'))
     if config.get('resume') and not config.get('load_from'):
         config.load_from = find_checkpoint(config.work_dir)
     elif config.get('load_from'):
@@ -95,6 +96,7 @@ def build_runner(args: argparse.Namespace) -> Runner | FlexibleRunner:
     if args.launcher == 'pytorch' and not torch.cuda.is_available():
         join_cpu_processes(config)
     runner = RUNNERS.build(config)
+    runner.register_hook(dict(type='convnextv2_mm.ClassCountHook'))
     if args.launcher == 'none' and isinstance(runner, Runner):
         runner.model = revert_sync_batchnorm(runner.model)  # SyncBN needs a process group
     return runner

@@ -135,12 +135,30 @@ class ImageNet21k(SkipBadData, mmpretrain.datasets.ImageNet21k):
 
 @DATASETS.register_module()
 class BaseSegDataset(SkipBadData, mmseg.datasets.BaseSegDataset):
-    """Images with label maps; tells ``convnextv2_mm.LoadAnnotations`` which labels there are."""
+    """Images with label maps; tells ``convnextv2_mm.LoadAnnotations`` which labels there are.
+
+    ``ignore_index``, 255 by default, is the label of pixels without a class. With more than 255
+    classes it must be another one, here, in the heads and everywhere else:
+    :mod:`convnextv2_mm.engine.ignore_index` checks it before a run.
+    """
 
     def load_data_list(self) -> list[dict]:
         """The images and label maps that are found in the folders, or named in ``ann_file``."""
-        classes = self.METAINFO.get('classes') or self._metainfo.get('classes') or ()
-        labels = dict(num_labels=len(classes)) if classes else {}
+        labels = dict(ignore_index=self.ignore_index)
+        if classes := self.METAINFO.get('classes') or self._metainfo.get('classes'):
+            labels['num_labels'] = len(classes)
+            highest = len(classes) - 1 + self.reduce_zero_label
+            if self.ignore_index <= highest:
+                raise BadData(
+                    f'ignore_index={self.ignore_index} is not allowed for label maps with labels '
+                    f'up to {highest}: it is one of them; 65535 is free'
+                )
+        if self.label_map:  # MMSegmentation writes 255 for classes that are left out
+            chosen = list(self._metainfo['classes'])
+            labels['label_map'] = {
+                old: chosen.index(name) if name in chosen else self.ignore_index
+                for old, name in enumerate(self.METAINFO['classes'])
+            }
         return [info | labels for info in super().load_data_list()]
 
 

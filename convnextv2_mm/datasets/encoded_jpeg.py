@@ -5,11 +5,10 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from mmengine import fileio
 from PIL import ExifTags, Image
 
 from ..registry import TRANSFORMS
-from .loading import LoadImageFromFile
+from .loading import MAX_PIXELS, LoadImageFromFile, check_size, read_file, without_pillow_limit
 
 
 @TRANSFORMS.register_module()
@@ -25,20 +24,19 @@ class LoadEncodedJPEG(LoadImageFromFile):
 
     Args:
         backend_args: Where to read from, as for ``mmengine.fileio.get``.
+        max_pixels: An image with more pixels is refused before it is decoded.
     """
 
-    def __init__(self, *, backend_args: dict | None = None) -> None:
-        super().__init__(backend_args=backend_args)
+    def __init__(self, *, backend_args: dict | None = None, max_pixels: int = MAX_PIXELS) -> None:
+        super().__init__(backend_args=backend_args, max_pixels=max_pixels)
 
     def transform(self, results: dict) -> dict:
         """Read one file."""
-        try:
-            content = fileio.get(results['img_path'], backend_args=self.backend_args)
-        except OSError:
-            content = b''  # the loader for other files says what is wrong
+        content = read_file(results['img_path'], self.backend_args)
         size = _plain_jpeg_size(content)
         if size is None:
             return super().transform(results)
+        check_size(results['img_path'], size[::-1], self.max_pixels)
         results['img'] = np.frombuffer(content, np.uint8).copy()  # PyTorch wants to own its memory
         results['img_shape'] = results['ori_shape'] = size
         return results
@@ -49,7 +47,7 @@ def _plain_jpeg_size(content: bytes) -> tuple[int, int] | None:
     if not (content.startswith(b'\xff\xd8') and content.endswith(b'\xff\xd9')):
         return None
     try:
-        with Image.open(io.BytesIO(content)) as header:
+        with without_pillow_limit(), Image.open(io.BytesIO(content)) as header:
             upright = header.getexif().get(ExifTags.Base.Orientation, 1) == 1
             plain = header.format == 'JPEG' and header.mode in ('RGB', 'L') and upright
             return (header.height, header.width) if plain else None

@@ -1,6 +1,7 @@
 """What MMEngine's runner needs beside the models."""
 
 from .checkpoint_hook import CheckpointHook
+from .class_count_hook import ClassCountHook
 from .fcmae_monitor import FCMAEMonitorHook
 from .layer_decay import LayerDecayOptimWrapperConstructor
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop
@@ -10,6 +11,7 @@ from .reconstruction_loss import ReconstructionLoss
 
 __all__ = [
     'CheckpointHook',
+    'ClassCountHook',
     'EpochBasedTrainLoop',
     'FCMAEMonitorHook',
     'IterBasedTrainLoop',
