@@ -20,6 +20,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from ..checkpoints import read_backbone, read_state_dict
 from ..models import ConvNeXtV2
+from .config_keys import at_key, check_options, name_unexpected_argument
 
 USER_ERRORS = (ValueError, TypeError, KeyError, AttributeError, AssertionError, OSError)
 USER_ERRORS += (ImportError, SyntaxError)
@@ -64,10 +65,11 @@ def read_config(path: str, options: dict | None = None, work_dir: str | None = N
     if Path(path).suffix not in ('.py', '.json'):
         raise ValueError(f'config {path} is not allowed: the name must end in .py or .json')
     config = Config.fromfile(path)
-    config.merge_from_dict(options or {})
     for key in ('model', 'default_scope'):
         if key not in config:
             raise ValueError(f'config {path} has no {key!r}: it is not the config of a run')
+    check_options(config, options or {})
+    config.merge_from_dict(options or {})
     config.work_dir = work_dir or config.get('work_dir') or f'work_dirs/{Path(path).stem}'
     wrapper = config.get('optim_wrapper', {})
     if wrapper.get('type') == 'AmpOptimWrapper' and not torch.cuda.is_available():
@@ -89,20 +91,27 @@ def check_model(model: ConfigDict) -> nn.Module:
 
     Raises:
         FileNotFoundError: If such a file does not exist.
-        ValueError: If such a file holds no weights that fit the backbone.
+        ValueError: If such a file holds no weights that fit the backbone, or a part of the model
+            does not take one of its arguments.
     """
     try:
         with torch.device('meta'):
             built = MODELS.build(model)
     except (NotImplementedError, RuntimeError):  # a part of it needs values to be built
         built = MODELS.build(model)
+    except TypeError as error:
+        named = name_unexpected_argument(error, model)
+        if named is None:
+            raise
+        raise named from error
     backbone = getattr(built, 'backbone', None)
     init = getattr(backbone, 'init_cfg', None)
     if isinstance(init, dict) and init.get('type') == 'Pretrained':
-        if isinstance(backbone, ConvNeXtV2):
-            read_backbone(backbone, init['checkpoint'], init.get('prefix'))
-        elif '://' not in init['checkpoint']:
-            read_state_dict(init['checkpoint'])
+        with at_key('model.backbone.init_cfg.checkpoint'):
+            if isinstance(backbone, ConvNeXtV2):
+                read_backbone(backbone, init['checkpoint'], init.get('prefix'))
+            elif '://' not in init['checkpoint']:
+                read_state_dict(init['checkpoint'])
     return built
 
 

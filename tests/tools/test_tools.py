@@ -243,6 +243,9 @@ def lay_out_real_data(root: Path) -> None:
         }
         for folder in folders.values():
             folder.mkdir(parents=True)
+        names = folders['imagenet21k'].parents[1] / 'meta' / 'train.txt'
+        names.parent.mkdir(exist_ok=True)
+        names.write_text('n01440764/0.JPEG 0\nn01440764/1.JPEG 0\n')
         for number in range(999):  # ImageNet has a folder for each of its 1000 classes
             (folders['imagenet'].parent / f'n{number:08}').mkdir()
         annotations = root / 'data/coco/annotations' / f'instances_{split}2017.json'
