@@ -7,8 +7,15 @@ from mmengine.config import ConfigDict, DictAction
 from mmengine.model import revert_sync_batchnorm
 from mmengine.runner import Runner
 
+from convnextv2_mm.engine.config_checks import (
+    check_fcmae,
+    check_first_sample,
+    check_loaders,
+    check_num_classes,
+    check_topk,
+)
+from convnextv2_mm.engine.config_keys import check_keys
 from convnextv2_mm.engine.run_setup import (
-    check_data,
     check_model,
     check_weights,
     one_sentence_errors,
@@ -38,13 +45,18 @@ def parse_args() -> argparse.Namespace:
 def build_runner(args: argparse.Namespace) -> Runner:
     config = read_config(args.config, args.cfg_options, args.work_dir)
     config.launcher = args.launcher
+    check_keys(config)
     if not config.get('test_dataloader'):
         raise ValueError(f'config {args.config} describes no test: it has no test_dataloader')
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise ValueError(f'--out {args.out} is not allowed: the name must end in .pkl or .pickle')
-    check_data(config.test_dataloader)
+    check_loaders(config, ['test'])
     config.model.get('backbone', {}).pop('init_cfg', None)  # the checkpoint has all weights
-    check_weights(check_model(config.model), args.checkpoint)
+    model = check_model(config.model)
+    check_num_classes(model, config, ['test'])
+    check_topk(config, ['test'])
+    check_fcmae(model, config, ['test'])
+    check_weights(model, args.checkpoint)
     config.load_from = args.checkpoint
 
     if args.tta:
@@ -64,6 +76,7 @@ def build_runner(args: argparse.Namespace) -> Runner:
     runner = Runner.from_cfg(config)
     if args.launcher == 'none':
         runner.model = revert_sync_batchnorm(runner.model)  # SyncBN needs a process group
+    check_first_sample('test_dataloader', runner.test_loop.dataloader.dataset, model)
     return runner
 
 

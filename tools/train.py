@@ -18,6 +18,7 @@ from convnextv2_mm.engine.config_checks import (
     check_loaders,
     check_num_classes,
     check_same_classes,
+    check_topk,
     random_states_stay,
     schedule_warnings,
 )
@@ -66,6 +67,7 @@ def check_config(config: Config) -> nn.Module:
     check_same_classes(config)
     model = check_model(config.model)
     check_num_classes(model, config, splits)
+    check_topk(config, splits)
     check_fcmae(model, config, splits)
     if config.get('resume') and not config.get('load_from'):
         config.load_from = find_checkpoint(config.work_dir)

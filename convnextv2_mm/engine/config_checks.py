@@ -113,7 +113,7 @@ def check_class_folders(dataset: ConfigDict) -> None:
             f'{folder} has no folders of classes: with_label=False takes images without labels, '
             'for pre-training'
         )
-    names = _names_in_config(dataset)
+    names = written_class_names(dataset)
     if names is not None and len(names) != found:
         raise ValueError(
             f'{folder} has {found} folders of classes, but {dataset.type} has {len(names)} '
@@ -124,13 +124,14 @@ def check_class_folders(dataset: ConfigDict) -> None:
 
 def class_names(dataset: ConfigDict) -> tuple[str, ...] | None:
     """The names of the classes of a data set, in the order of their labels; None if unknown."""
-    names = _names_in_config(dataset)
+    names = written_class_names(dataset)
     if names is None and (folder := _class_folder(dataset)) is not None:
         names = tuple(_folders(folder)) or None
     return names
 
 
-def _names_in_config(dataset: ConfigDict) -> tuple[str, ...] | None:
+def written_class_names(dataset: ConfigDict) -> tuple[str, ...] | None:
+    """The names that the config or the class of a data set gives, without a look at its files."""
     kind = _kind_of(dataset)
     metainfo = getattr(kind, 'METAINFO', {}) | (dataset.get('metainfo') or {})
     names = (dataset.get('metainfo') or {}).get('classes')
@@ -177,15 +178,11 @@ def check_same_classes(config: Config) -> None:
     Raises:
         ValueError: If it has others, or in another order: labels would mean something else.
     """
-    if not config.get('train_dataloader') or not config.get('val_dataloader'):
-        return
     named = {}
-    for split in ('train', 'val'):
-        for dataset in find_datasets(config[f'{split}_dataloader']):
-            names = class_names(dataset)
-            # A tracker trains its detector on other data than the videos that it is tested on.
-            if names is not None and not issubclass(_kind_of(dataset), BaseVideoDataset):
-                named.setdefault(names, split)
+    for split, dataset, names in _known_classes(config, ('train', 'val')):
+        # A tracker trains its detector on other data than the videos that it is tested on.
+        if not issubclass(_kind_of(dataset), BaseVideoDataset):
+            named.setdefault(names, split)
     if len(named) > 1:
         (ours, split), (others, other) = list(named.items())[:2]
         raise ValueError(
@@ -213,32 +210,42 @@ def check_num_classes(model: nn.Module, config: Config, splits: Sequence[str]) -
         splits: Those of the dataloaders that are used.
 
     Raises:
-        ValueError: If one has not, with the key of its number; or a metric asks for more classes.
+        ValueError: If one has not, with the key of its number.
     """
-    for split in splits:
-        if not config.get(f'{split}_dataloader'):
-            continue
-        for dataset in find_datasets(config[f'{split}_dataloader']):
-            names = class_names(dataset)
-            if names is not None:
-                _check_heads(model, dataset, len(names), split)
-                _check_topk(config, split, len(names))
+    for split, dataset, names in _known_classes(config, splits):
+        _check_heads(model, config, dataset, len(names), split)
 
 
-def _check_heads(model: nn.Module, dataset: ConfigDict, count: int, split: str) -> None:
+def _check_heads(
+    model: nn.Module, config: Config, dataset: ConfigDict, count: int, split: str
+) -> None:
     metainfo = getattr(_kind_of(dataset), 'METAINFO', {}) | (dataset.get('metainfo') or {})
     # A panoptic data set has things, for heads of objects, among its classes.
     allowed = {count, len(metainfo.get('thing_classes') or ()) or count}
     for name, module in model.named_modules():
         number = getattr(module, 'num_classes', None)
-        if not isinstance(number, int) or number < 1 or number in allowed:
+        # The model as a whole has the number of its head.
+        if not name or not isinstance(number, int) or number < 1 or number in allowed:
             continue
-        if _counts_others(name, module):
+        if not _counts_others(name, module):
+            raise ValueError(
+                f'{_key_of(name, config)}.num_classes is {number}, but {dataset.type} of '
+                f'{split}_dataloader has {count} classes'
+            )
+
+
+def _key_of(name: str, config: Config) -> str:
+    """The key in the config of a module: one part may stand for a list of modules."""
+    key, node = ['model'], config.model
+    for part in name.split('.'):
+        if part.isdigit() and isinstance(node, Mapping):
             continue
-        raise ValueError(
-            f'model.{name}.num_classes is {number}, but {dataset.type} of {split}_dataloader has '
-            f'{count} classes'
-        )
+        key.append(part)
+        if isinstance(node, Mapping):
+            node = node.get(part, {})
+        elif isinstance(node, Sequence):
+            node = node[int(part)]
+    return '.'.join(key)
 
 
 def _counts_others(name: str, module: nn.Module) -> bool:
@@ -250,18 +257,34 @@ def _counts_others(name: str, module: nn.Module) -> bool:
     )
 
 
-def _check_topk(config: Config, split: str, count: int) -> None:
-    metrics = config.get(f'{split}_evaluator') or []
-    for metric in [metrics] if isinstance(metrics, Mapping) else metrics:
-        if not isinstance(metric, Mapping) or metric.get('type') != 'Accuracy':
-            continue
-        topk = metric.get('topk', 1)
-        largest = max(topk) if isinstance(topk, Sequence) else topk
-        if largest > count:
-            raise ValueError(
-                f'{split}_evaluator.topk {topk} is not allowed: {split}_dataloader has {count} '
-                'classes'
-            )
+def check_topk(config: Config, splits: Sequence[str]) -> None:
+    """See that no accuracy counts more guesses than there are classes.
+
+    Raises:
+        ValueError: If one does: it would stop at the end of the first evaluation.
+    """
+    for split, _, names in _known_classes(config, splits):
+        metrics = config.get(f'{split}_evaluator') or []
+        for metric in [metrics] if isinstance(metrics, Mapping) else metrics:
+            if not isinstance(metric, Mapping) or metric.get('type') != 'Accuracy':
+                continue
+            topk = metric.get('topk', 1)
+            if (max(topk) if isinstance(topk, Sequence) else topk) > len(names):
+                raise ValueError(
+                    f'{split}_evaluator.topk {topk} is not allowed: {split}_dataloader has '
+                    f'{len(names)} classes'
+                )
+
+
+def _known_classes(
+    config: Config, splits: Sequence[str]
+) -> Iterator[tuple[str, ConfigDict, tuple[str, ...]]]:
+    """The data sets whose classes can be told, with their split and the names of their classes."""
+    for split in splits:
+        loader = config.get(f'{split}_dataloader')
+        for dataset in find_datasets(loader) if loader else []:
+            if (names := class_names(dataset)) is not None:
+                yield split, dataset, names
 
 
 # --- FCMAE ----------------------------------------------------------------------------------------
