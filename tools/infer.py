@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import DATASETS
 from mmengine.structures import BaseDataElement
 from mmengine.utils import track_iter_progress
@@ -44,6 +44,7 @@ from convnextv2_mm.engine.run_setup import (
     one_sentence_errors,
     read_config,
 )
+from convnextv2_mm.engine.tool_arguments import add_cfg_options, device_name
 from convnextv2_mm.errors import BadData
 
 
@@ -57,10 +58,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--show', action='store_true', help='show each picture in a window; the space bar goes on'
     )
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config'
+        '--device', type=device_name, default='cuda' if torch.cuda.is_available() else 'cpu'
     )
+    add_cfg_options(parser)
     return parser.parse_args()
 
 

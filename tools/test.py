@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from mmengine.config import ConfigDict, DictAction
+from mmengine.config import ConfigDict
 from mmengine.model import revert_sync_batchnorm
 from mmengine.runner import Runner
 
@@ -21,6 +21,7 @@ from convnextv2_mm.engine.run_setup import (
     one_sentence_errors,
     read_config,
 )
+from convnextv2_mm.engine.tool_arguments import add_cfg_options
 from convnextv2_mm.errors import BadData
 
 
@@ -32,9 +33,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to a pickle file')
     parser.add_argument('--show-dir', metavar='DIR', help='write pictures of the predictions')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation of the config')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config'
-    )
+    add_cfg_options(parser)
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -4,7 +4,7 @@ import argparse
 import os
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import RUNNERS
 from mmengine.runner import EpochBasedTrainLoop, FlexibleRunner, Runner
@@ -30,6 +30,7 @@ from convnextv2_mm.engine.run_setup import (
     one_sentence_errors,
     read_config,
 )
+from convnextv2_mm.engine.tool_arguments import add_cfg_options
 from convnextv2_mm.errors import BadData
 
 
@@ -49,9 +50,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--auto-scale-lr', action='store_true', help='scale lr to the batch size of this run'
     )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config'
-    )
+    add_cfg_options(parser)
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
