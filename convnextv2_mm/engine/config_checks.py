@@ -48,7 +48,9 @@ _DECODERS = {
     'convnextv2_mm.TransformerDecoder',
 }
 _LOADERS = ('LoadImageFromFile', 'LoadEncodedJPEG')
-_DECAYS_TO_THE_END = ('CosineAnnealing', 'Poly')
+# Schedules that are on their way until their end, and those of them that a run is to end with.
+_UNTIL_THEIR_END = ('Linear', 'Constant', 'CosineAnnealing', 'Poly')
+_TO_THE_END_OF_THE_RUN = ('CosineAnnealing', 'Poly')
 
 
 # --- Data sets and their classes ------------------------------------------------------------------
@@ -266,7 +268,7 @@ def check_topk(config: Config, splits: Sequence[str]) -> None:
     for split, _, names in _known_classes(config, splits):
         metrics = config.get(f'{split}_evaluator') or []
         for metric in [metrics] if isinstance(metrics, Mapping) else metrics:
-            if not isinstance(metric, Mapping) or metric.get('type') != 'Accuracy':
+            if not isinstance(metric, Mapping) or _last_name(metric['type']) != 'Accuracy':
                 continue
             topk = metric.get('topk', 1)
             if (max(topk) if isinstance(topk, Sequence) else topk) > len(names):
@@ -353,7 +355,7 @@ def _fixed_size(config: Config, split: str) -> tuple[int, int] | None:
 
 def _size_after(pipeline: Sequence[Any], shape: tuple[int, int, int]) -> tuple[int, int] | None:
     """Height and width of an image of a shape after a pipeline; None if that cannot be told."""
-    steps = [step for step in pipeline if str(step.get('type')).split('.')[-1] not in _LOADERS]
+    steps = [step for step in pipeline if _last_name(step['type']) not in _LOADERS]
     data = dict(
         img=np.zeros(shape, np.uint8), img_path='', img_shape=shape[:2], ori_shape=shape[:2]
     )
@@ -382,7 +384,8 @@ def schedule_warnings(
         schedulers = [schedulers] if 'type' in schedulers else []
     ends = [_span(s, max_iters, epoch_length)[1] for s in schedulers or []]
     for i, scheduler in enumerate(schedulers or []):
-        path = f'param_scheduler.{i} ({scheduler["type"]})'
+        kind = _last_name(scheduler['type'])
+        path = f'param_scheduler.{i} ({kind})'
         by_epoch = scheduler.get('by_epoch', True)
         if by_epoch and epoch_length is None:
             yield (
@@ -400,20 +403,22 @@ def schedule_warnings(
             yield f'{path} never acts: it begins at {begin:g}, and {run}'
         elif late:
             yield f'{path} has milestones {late} that never come: {run}'
-        elif end > length:
+        elif end > length and kind.startswith(_UNTIL_THEIR_END):
             yield (
                 f'{path} does not come to its end, {end:g}: {run}; the rate stops on the way, so '
                 f'set end={length:g} or less'
             )
-        elif _decays(scheduler) and end < length and max(others, default=0) <= end * unit:
-            yield (
-                f'{path} ends at {end:g}, but {run}: the rest of it trains at the last rate, so '
-                f'set end={length:g}'
-            )
+        elif end < length and kind.startswith(_TO_THE_END_OF_THE_RUN):
+            if max(others, default=0) <= end * unit:
+                yield (
+                    f'{path} ends at {end:g}, but {run}: the rest of it trains at the last rate, '
+                    f'so set end={length:g}'
+                )
 
 
-def _decays(scheduler: Mapping) -> bool:
-    return scheduler['type'].split('.')[-1].startswith(_DECAYS_TO_THE_END)
+def _last_name(kind: str | type) -> str:
+    """The name of a type, without its scope."""
+    return kind.split('.')[-1] if isinstance(kind, str) else kind.__name__
 
 
 def _span(scheduler: Mapping, max_iters: int, epoch_length: int | None) -> tuple[float, float]:

@@ -332,15 +332,20 @@ def _check_paramwise(config: Config) -> None:
     An option counts as known where its name stands in quotes in the source of the constructor.
     """
     wrapper = config.get('optim_wrapper') or {}
-    kind = wrapper.get('constructor', 'DefaultOptimWrapperConstructor')
+    options = wrapper.get('paramwise_cfg')
+    if not options:
+        return
     path = 'optim_wrapper.paramwise_cfg'
-    part = Part(path, dict(type=kind), registry.OPTIM_WRAPPER_CONSTRUCTORS)
+    kind = dict(type=wrapper.get('constructor', 'DefaultOptimWrapperConstructor'))
     looked_up: set[str] = set()
     quoted: set[str] = set()
-    for base in inspect.getmro(find_type(part))[:-1]:
-        looked_up |= _keys_taken_in(base, r"""paramwise_cfg(?:\.get\(|\.pop\(|\[)\s*'(\w+)'""")
-        quoted |= _keys_taken_in(base, r"""['"](\w+)['"]""")
-    for key in wrapper.get('paramwise_cfg') or {}:
+    try:
+        for base in find_type(Part(path, kind, registry.OPTIM_WRAPPER_CONSTRUCTORS)).__mro__[:-1]:
+            looked_up |= _keys_taken_in(base, r"""paramwise_cfg(?:\.get\(|\.pop\(|\[)\s*'(\w+)'""")
+            quoted |= _keys_taken_in(base, r"""['"](\w+)['"]""")
+    except OSError:  # its source is not at hand
+        return
+    for key in options:
         if key not in quoted | _SYNTAX:
             raise unknown_key(f'{path}.{key}', looked_up)
 

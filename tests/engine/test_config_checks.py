@@ -332,7 +332,7 @@ def test_what_is_warned_of_is_so():
         [dict(type='CosineAnnealingLR', begin=5, end=10, T_max=5)],
         # YOLOX's: constant in the last epochs
         [dict(type='CosineAnnealingLR', T_max=8, end=8), dict(type='ConstantLR', begin=8, end=10)],
-        [dict(type='MultiStepLR', end=10, milestones=[8, 9])],
+        [dict(type='MultiStepLR', end=36, milestones=[8, 9])],
     ],
 )
 def test_schedules_that_fit_pass(schedulers):
