@@ -61,8 +61,12 @@ def parse_args() -> argparse.Namespace:
 def check_config(config: Config) -> nn.Module:
     """Find the mistakes in a config that show before a run; the model without its weights."""
     hooks = [hook.type for hook in config.get('custom_hooks') or []]
-    splits = ['train', 'val'] + ['test'] * ('convnextv2_mm.FCMAEMonitorHook' in hooks)
+    splits = ['train', 'val']
     check_loaders(config, splits)
+    if 'convnextv2_mm.FCMAEMonitorHook' in hooks:
+        splits.append('test')
+        with at_key('FCMAEMonitorHook'):
+            check_loaders(config, ['test'])
     check_same_classes(config)
     model = check_model(config.model)
     check_num_classes(model, config, splits)

@@ -459,6 +459,10 @@ MISTAKES = [
         ['infer', DEMO['pretrain'], '{fcmae}', 'no.jpg', '--out', 'x', '--cfg-options', 'modl=1'],
         'did you mean model?',
     ),
+    (
+        ['train', DEMO['pretrain'], '--cfg-options', 'test_dataloader.dataset.metainfo.CLASSES=1'],
+        'FCMAEMonitorHook: test_dataloader: metainfo.CLASSES is not a key that is read',
+    ),
     (['test', DEMO['detection'], 'no.pth'], 'checkpoint no.pth does not exist'),
     (['test', DEMO['detection'], 'README.md'], 'README.md is not a checkpoint'),
     (['test', DEMO['detection'], '{fcmae}'], 'is not one of MaskRCNN: '),
