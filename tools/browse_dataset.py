@@ -16,7 +16,7 @@ import cv2
 import mmcv
 import numpy as np
 import torch
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict
 from mmengine.model import BaseDataPreprocessor
 from mmengine.registry import DATASETS, FUNCTIONS, MODELS
 from mmengine.runner import set_random_seed
@@ -30,6 +30,7 @@ from convnextv2_mm.engine.run_setup import (
     one_sentence_errors,
     read_config,
 )
+from convnextv2_mm.engine.tool_arguments import add_cfg_options
 from convnextv2_mm.models import FCMAE
 from convnextv2_mm.ops import PatchLayout
 
@@ -50,9 +51,7 @@ def parse_args() -> argparse.Namespace:
         help='what the network gets, the file with its annotations, or both side by side',
     )
     parser.add_argument('--seed', type=int, default=0, help='of the choice and the augmentation')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config'
-    )
+    add_cfg_options(parser)
     return parser.parse_args()
 
 

@@ -26,7 +26,7 @@ import mmdet.datasets
 import numpy as np
 from mmcv.transforms import LoadImageFromFile as MMCVLoadImageFromFile
 from mmengine import fileio
-from mmengine.config import ConfigDict, DictAction
+from mmengine.config import ConfigDict
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, MODELS
 from mmseg.datasets.transforms import LoadAnnotations as MMSegLoadAnnotations
@@ -57,6 +57,7 @@ from convnextv2_mm.engine.run_setup import (
     one_sentence_errors,
     read_config,
 )
+from convnextv2_mm.engine.tool_arguments import add_cfg_options
 from convnextv2_mm.errors import BadData
 
 SPLITS = ('train', 'val', 'test')
@@ -89,9 +90,7 @@ def parse_args() -> argparse.Namespace:
         '--workers', type=int, default=os.cpu_count(), metavar='N', help='processes that read'
     )
     parser.add_argument('--out', type=Path, metavar='FILE.json', help='write all findings there')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config'
-    )
+    add_cfg_options(parser)
     args = parser.parse_args()
     if args.workers < 1:
         parser.error(f'--workers {args.workers} is not allowed: it must be at least 1')

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmengine.config import DictAction
 from torch import Tensor, nn
 
 from convnextv2_mm.engine.run_setup import load_model, one_sentence_errors, read_config
+from convnextv2_mm.engine.tool_arguments import add_cfg_options
 from convnextv2_mm.models import SparseConvNeXtV2
 
 TRACED = (2, 96, 128)
@@ -31,9 +31,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help='checkpoint file or URL')
     parser.add_argument('destination', metavar='OUT.onnx', type=Path)
     parser.add_argument('--backbone', action='store_true', help='the backbone of the model alone')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config'
-    )
+    add_cfg_options(parser)
     return parser.parse_args()
 
 

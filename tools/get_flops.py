@@ -10,13 +10,13 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from mmengine.config import DictAction
 from mmengine.model import revert_sync_batchnorm
 from prettytable import PrettyTable
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from convnextv2_mm.engine.run_setup import check_model, one_sentence_errors, read_config
+from convnextv2_mm.engine.tool_arguments import add_cfg_options
 from convnextv2_mm.models import FCMAE
 from convnextv2_mm.ops import PatchLayout
 from convnextv2_mm.ops.patch_layout import patch_grid
@@ -34,9 +34,7 @@ def parse_args() -> argparse.Namespace:
         help='size of the image that the network gets, padding included',
     )
     parser.add_argument('--depth', type=int, default=1, help='list parts of parts down to here')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config'
-    )
+    add_cfg_options(parser)
     return parser.parse_args()
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from mmengine.utils import track_iter_progress
@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 
 from convnextv2_mm.checkpoints import read_backbone
 from convnextv2_mm.engine.run_setup import check_data, one_sentence_errors, read_config
+from convnextv2_mm.engine.tool_arguments import add_cfg_options, device_name
 from convnextv2_mm.models import ConvNeXtV2
 
 
@@ -35,10 +36,10 @@ def parse_args() -> argparse.Namespace:
         '-k', type=int, nargs='+', default=[10, 20, 100, 200], help='numbers of neighbours'
     )
     parser.add_argument('--temperature', type=float, default=0.07, help='of the weights')
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config'
+        '--device', type=device_name, default='cuda' if torch.cuda.is_available() else 'cpu'
     )
+    add_cfg_options(parser)
     return parser.parse_args()
 
 

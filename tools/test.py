@@ -3,19 +3,27 @@
 import argparse
 import os
 
-from mmengine.config import ConfigDict, DictAction
+from mmengine.config import ConfigDict
 from mmengine.model import revert_sync_batchnorm
 from mmengine.runner import Runner
 
 from convnextv2_mm.engine.coco_setup import check_tta
+from convnextv2_mm.engine.config_checks import (
+    check_fcmae,
+    check_first_sample,
+    check_loaders,
+    check_num_classes,
+    check_topk,
+)
+from convnextv2_mm.engine.config_keys import check_keys
 from convnextv2_mm.engine.ignore_index import check_ignore_index
 from convnextv2_mm.engine.run_setup import (
-    check_data,
     check_model,
     check_weights,
     one_sentence_errors,
     read_config,
 )
+from convnextv2_mm.engine.tool_arguments import add_cfg_options
 from convnextv2_mm.errors import BadData
 
 
@@ -27,9 +35,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to a pickle file')
     parser.add_argument('--show-dir', metavar='DIR', help='write pictures of the predictions')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation of the config')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config'
-    )
+    add_cfg_options(parser)
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -40,13 +46,17 @@ def parse_args() -> argparse.Namespace:
 def build_runner(args: argparse.Namespace) -> Runner:
     config = read_config(args.config, args.cfg_options, args.work_dir)
     config.launcher = args.launcher
+    check_keys(config)
     if not config.get('test_dataloader'):
         raise ValueError(f'config {args.config} describes no test: it has no test_dataloader')
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise ValueError(f'--out {args.out} is not allowed: the name must end in .pkl or .pickle')
-    check_data(config.test_dataloader)
+    check_loaders(config, ['test'])
     config.model.get('backbone', {}).pop('init_cfg', None)  # the checkpoint has all weights
     model = check_model(config.model)
+    check_num_classes(model, config, ['test'])
+    check_topk(config, ['test'])
+    check_fcmae(model, config, ['test'])
     check_weights(model, args.checkpoint)
     config.load_from = args.checkpoint
 
@@ -69,6 +79,7 @@ def build_runner(args: argparse.Namespace) -> Runner:
     runner = Runner.from_cfg(config)
     if args.launcher == 'none':
         runner.model = revert_sync_batchnorm(runner.model)  # SyncBN needs a process group
+    check_first_sample('test_dataloader', runner.test_loop.dataloader.dataset, model)
     return runner
 
 

@@ -4,21 +4,34 @@ import argparse
 import os
 
 import torch
-from mmengine.config import DictAction
+from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import RUNNERS
-from mmengine.runner import FlexibleRunner, Runner
+from mmengine.runner import EpochBasedTrainLoop, FlexibleRunner, Runner
+from torch import nn
 
 from convnextv2_mm.checkpoints import read_state_dict
+from convnextv2_mm.engine.config_checks import (
+    batch_warnings,
+    check_fcmae,
+    check_first_sample,
+    check_loaders,
+    check_num_classes,
+    check_same_classes,
+    check_topk,
+    random_states_stay,
+    schedule_warnings,
+)
+from convnextv2_mm.engine.config_keys import at_key, check_keys
 from convnextv2_mm.engine.ignore_index import check_ignore_index
 from convnextv2_mm.engine.resume import find_checkpoint, make_resumable, one_sentence_stops
 from convnextv2_mm.engine.run_setup import (
-    check_data,
     check_model,
     join_cpu_processes,
     one_sentence_errors,
     read_config,
 )
+from convnextv2_mm.engine.tool_arguments import add_cfg_options
 from convnextv2_mm.errors import BadData
 
 
@@ -38,14 +51,35 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--auto-scale-lr', action='store_true', help='scale lr to the batch size of this run'
     )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config'
-    )
+    add_cfg_options(parser)
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
+
+
+def check_config(config: Config) -> nn.Module:
+    """Find the mistakes in a config that show before a run; the model without its weights."""
+    hooks = [hook.type for hook in config.get('custom_hooks') or []]
+    splits = ['train', 'val']
+    check_loaders(config, splits)
+    if 'convnextv2_mm.FCMAEMonitorHook' in hooks:
+        splits.append('test')
+        with at_key('FCMAEMonitorHook'):
+            check_loaders(config, ['test'])
+    check_same_classes(config)
+    model = check_model(config.model)
+    check_num_classes(model, config, splits)
+    check_topk(config, splits)
+    check_fcmae(model, config, splits)
+    check_ignore_index(config, model, splits)
+    if config.get('resume') and not config.get('load_from'):
+        config.load_from = find_checkpoint(config.work_dir)
+    elif config.get('load_from'):
+        with at_key('--resume' if config.get('resume') else 'load_from'):
+            read_state_dict(config.load_from, 'meta')
+    return model
 
 
 def build_runner(args: argparse.Namespace) -> Runner | FlexibleRunner:
@@ -60,7 +94,8 @@ def build_runner(args: argparse.Namespace) -> Runner | FlexibleRunner:
         )
     config = read_config(args.config, options, args.work_dir)
     config.launcher = args.launcher
-    if 'train_dataloader' not in config:
+    check_keys(config)
+    if not config.get('train_dataloader'):
         raise ValueError(f'config {args.config} describes no training: it has no train_dataloader')
     if 'strategy' in config and args.launcher == 'none':
         raise ValueError(
@@ -72,7 +107,7 @@ def build_runner(args: argparse.Namespace) -> Runner | FlexibleRunner:
         config.load_from = None if args.resume == 'auto' else args.resume
     make_resumable(config)
     if args.auto_scale_lr:
-        if 'auto_scale_lr' not in config:
+        if not (config.get('auto_scale_lr') or {}).get('base_batch_size'):
             raise ValueError(f'config {args.config} has no auto_scale_lr.base_batch_size')
         config.auto_scale_lr.enable = True
         # MMEngine counts the images of a batch, a step of the optimizer those of several.
@@ -81,25 +116,31 @@ def build_runner(args: argparse.Namespace) -> Runner | FlexibleRunner:
     if args.tensorboard:
         config.visualizer.vis_backends.append(dict(type='TensorboardVisBackend'))
 
-    check_data(config.train_dataloader)
-    if config.get('val_dataloader'):
-        check_data(config.val_dataloader)
-    hooks = [hook.type for hook in config.get('custom_hooks') or []]
-    if 'convnextv2_mm.FCMAEMonitorHook' in hooks and config.get('test_dataloader'):
-        check_data(config.test_dataloader)
-    check_ignore_index(config, check_model(config.model), ('train', 'val'))
-    if config.get('resume') and not config.get('load_from'):
-        config.load_from = find_checkpoint(config.work_dir)
-    elif config.get('load_from'):
-        read_state_dict(config.load_from, 'meta')
-
+    model = check_config(config)
     if args.launcher == 'pytorch' and not torch.cuda.is_available():
         join_cpu_processes(config)
     runner = RUNNERS.build(config)
     runner.register_hook(dict(type='convnextv2_mm.ClassCountHook'))
     if args.launcher == 'none' and isinstance(runner, Runner):
         runner.model = revert_sync_batchnorm(runner.model)  # SyncBN needs a process group
+    look_at_data(runner, model)
     return runner
+
+
+def look_at_data(runner: Runner | FlexibleRunner, model: nn.Module) -> None:
+    """Build the loops, with which the run begins, and load a sample for each.
+
+    The log tells what of the schedule and the batch does not fit into the run.
+    """
+    with random_states_stay():
+        for split, loop in (('train', runner.train_loop), ('val', runner.val_loop)):
+            if loop is not None:
+                check_first_sample(f'{split}_dataloader', loop.dataloader.dataset, model)
+    loop, config = runner.train_loop, runner.cfg
+    epoch_length = len(loop.dataloader) if isinstance(loop, EpochBasedTrainLoop) else None
+    schedules = schedule_warnings(config.get('param_scheduler'), loop.max_iters, epoch_length)
+    for warning in (*schedules, *batch_warnings(config, runner.world_size)):
+        runner.logger.warning(warning)
 
 
 def main() -> None:

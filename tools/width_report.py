@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.dist import all_reduce_dict
 from mmengine.hooks import Hook
 from mmengine.model import revert_sync_batchnorm
@@ -29,6 +29,7 @@ from convnextv2_mm.engine.run_setup import (
     read_config,
     unwrap,
 )
+from convnextv2_mm.engine.tool_arguments import add_cfg_options
 
 Step = tuple[dict[str, Tensor], dict[str, Tensor]]  # losses and gradients by name
 
@@ -41,9 +42,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--batch', type=int, default=8, help='images a step, of all processes')
     parser.add_argument('--steps', type=int, default=3, help='steps to compare')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config'
-    )
+    add_cfg_options(parser)
     args = parser.parse_args()
     if args.steps < 1:
         parser.error(f'--steps {args.steps} is not allowed: 1 is the least')

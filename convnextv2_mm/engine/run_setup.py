@@ -23,6 +23,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from ..checkpoints import read_backbone, read_state_dict
 from ..models import ConvNeXtV2
 from .coco_setup import check_mask_transforms, use_own_coco_metric
+from .config_keys import at_key, check_options, name_unexpected_argument
 
 USER_ERRORS = (ValueError, TypeError, KeyError, AttributeError, AssertionError, OSError)
 USER_ERRORS += (ImportError, SyntaxError)
@@ -65,10 +66,11 @@ def read_config(path: str, options: dict | None = None, work_dir: str | None = N
             reads a pickle or YAML.
     """
     config = parse_config(path)
-    config.merge_from_dict(options or {})
     for key in ('model', 'default_scope'):
         if key not in config:
             raise ValueError(f'config {path} has no {key!r}: it is not the config of a run')
+    check_options(config, options or {})
+    config.merge_from_dict(options or {})
     for key in ('val_evaluator', 'test_evaluator'):
         _refuse_what_runs(config.get(key), key)
     config.work_dir = work_dir or config.get('work_dir') or f'work_dirs/{Path(path).stem}'
@@ -159,22 +161,29 @@ def check_model(model: ConfigDict) -> nn.Module:
 
     Raises:
         FileNotFoundError: If such a file does not exist.
-        ValueError: If such a file holds no weights, or not those of the backbone.
+        ValueError: If such a file holds no weights, or not those of the backbone; or if a part of
+            the model does not take one of its arguments.
     """
     try:
         with torch.device('meta'):
             built = MODELS.build(model)
     except (NotImplementedError, RuntimeError):  # a part of it needs values to be built
         built = MODELS.build(model)
-    for part in built.modules():
+    except TypeError as error:
+        named = name_unexpected_argument(error, model)
+        if named is None:
+            raise
+        raise named from error
+    for name, part in built.named_modules():
         given = getattr(part, 'init_cfg', None)
         for init in given if isinstance(given, list) else [given]:
             if not isinstance(init, dict) or init.get('type') != 'Pretrained':
                 continue
-            if isinstance(part, ConvNeXtV2):
-                read_backbone(part, init['checkpoint'], init.get('prefix'), 'meta')
-            else:
-                read_state_dict(init['checkpoint'], 'meta')
+            with at_key('.'.join(filter(None, ('model', name, 'init_cfg.checkpoint')))):
+                if isinstance(part, ConvNeXtV2):
+                    read_backbone(part, init['checkpoint'], init.get('prefix'), 'meta')
+                else:
+                    read_state_dict(init['checkpoint'], 'meta')
     return built
 
 

@@ -23,6 +23,12 @@ from timm.utils import ModelEmaV2
 from torch import nn
 
 from convnextv2_mm.checkpoints.published import PUBLISHED, SCHEME
+from convnextv2_mm.engine.config_checks import (
+    check_fcmae,
+    check_num_classes,
+    check_same_classes,
+)
+from convnextv2_mm.engine.config_keys import SPLITS, check_keys
 from convnextv2_mm.engine.layer_decay import LayerDecayOptimWrapperConstructor
 from convnextv2_mm.engine.run_setup import check_model, read_config
 from convnextv2_mm.models.convnextv2 import ConvNeXtV2Block
@@ -156,6 +162,10 @@ def test_config_builds(path):
             dict(type='OptimWrapper', optimizer=wrapper.optimizer), wrapper.paramwise_cfg
         )
         assert len(constructor(model).param_groups) >= 2
+    check_keys(config)
+    check_same_classes(config)
+    check_num_classes(model, config, SPLITS)
+    check_fcmae(model, config, SPLITS)
     if path in RECIPES:
         check_sizes(model, Path(path).stem)
         check_metafile(model, path)

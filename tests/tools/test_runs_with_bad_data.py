@@ -146,6 +146,6 @@ def test_no_tool_runs_annotations_or_a_yaml_config(data, tmp_path, capsys):
 @pytest.mark.parametrize('source', ['http://host/x.pth', 'ftp://host/x.pth', 's3://bucket/x.pth'])
 def test_weights_come_over_https_alone(source, data, capsys):
     line = error_of(capsys, 'train', PRETRAIN, '--cfg-options', f'load_from={source}')
-    assert line == f'error: {source} cannot be read: use https:// or convnextv2://NAME'
+    assert line == f'error: load_from: {source} cannot be read: use https:// or convnextv2://NAME'
     line = error_of(capsys, 'test', PRETRAIN, source)
     assert line == f'error: {source} cannot be read: use https:// or convnextv2://NAME'

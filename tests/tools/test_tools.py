@@ -243,6 +243,9 @@ def lay_out_real_data(root: Path) -> None:
         }
         for folder in folders.values():
             folder.mkdir(parents=True)
+        names = folders['imagenet21k'].parents[1] / 'meta' / 'train.txt'
+        names.parent.mkdir(exist_ok=True)
+        names.write_text('n01440764/0.JPEG 0\nn01440764/1.JPEG 0\n')
         for number in range(999):  # ImageNet has a folder for each of its 1000 classes
             (folders['imagenet'].parent / f'n{number:08}').mkdir()
         annotations = root / 'data/coco/annotations' / f'instances_{split}2017.json'
@@ -407,7 +410,59 @@ MISTAKES = [
         ['train', DEMO['detection'], '--cfg-options', 'model.backbone.init_cfg.checkpoint=no.pth'],
         'checkpoint no.pth does not exist',
     ),
-    (['train', DEMO['pretrain'], '--resume', 'no.pth'], 'checkpoint no.pth does not exist'),
+    (
+        ['train', DEMO['detection'], '--cfg-options', 'model.backbone.init_cfg.checkpoint=no.pth'],
+        'model.backbone.init_cfg.checkpoint: checkpoint',
+    ),
+    (
+        ['train', DEMO['pretrain'], '--cfg-options', 'load_from=no.pth'],
+        'load_from: checkpoint no.pth does not exist',
+    ),
+    (['train', DEMO['pretrain'], '--resume', 'no.pth'], '--resume: checkpoint no.pth does not'),
+    (
+        ['train', DEMO['pretrain'], '--cfg-options', 'modle.mask_ratio=0.5'],
+        'modle is not a key that is read: did you mean model?',
+    ),
+    (
+        ['train', DEMO['pretrain'], '--cfg-options', 'model.backbone.drop_paht_rate=0.1'],
+        'did you mean model.backbone.drop_path_rate?',
+    ),
+    (
+        ['train', DEMO['pretrain'], '--cfg-options', 'optim_wrapper.clip_gard.max_norm=1'],
+        'did you mean optim_wrapper.clip_grad?',
+    ),
+    (
+        [
+            'train',
+            DEMO['pretrain'],
+            '--cfg-options',
+            'train_dataloader.dataset.pipeline.1.scale=72',
+        ],
+        'train_dataloader: image size 72x72 is not allowed',
+    ),
+    (
+        [
+            'train',
+            DEMO['segmentation'],
+            '--cfg-options',
+            'model.backbone.init_cfg=None',
+            'model.auxiliary_head.num_classes=6',
+        ],
+        'model.auxiliary_head.num_classes is 6, but convnextv2_mm.ShapesSegDataset of '
+        'train_dataloader has 7 classes',
+    ),
+    (
+        ['test', DEMO['pretrain'], '{fcmae}', '--cfg-options', 'test_dataloader.batchsize=2'],
+        'did you mean test_dataloader.batch_size?',
+    ),
+    (
+        ['infer', DEMO['pretrain'], '{fcmae}', 'no.jpg', '--out', 'x', '--cfg-options', 'modl=1'],
+        'did you mean model?',
+    ),
+    (
+        ['train', DEMO['pretrain'], '--cfg-options', 'test_dataloader.dataset.metainfo.CLASSES=1'],
+        'FCMAEMonitorHook: test_dataloader: metainfo.CLASSES is not a key that is read',
+    ),
     (['test', DEMO['detection'], 'no.pth'], 'checkpoint no.pth does not exist'),
     (['test', DEMO['detection'], 'README.md'], 'README.md is not a checkpoint'),
     (['test', DEMO['detection'], '{fcmae}'], 'is not one of MaskRCNN: '),

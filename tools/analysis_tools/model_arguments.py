@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import MODELS
 from mmengine.structures import BaseDataElement
 from torch import Tensor
@@ -22,6 +22,7 @@ from convnextv2_mm.engine.run_setup import (
     one_sentence_errors,
     read_config,
 )
+from convnextv2_mm.engine.tool_arguments import add_cfg_options, device_name
 from convnextv2_mm.models import FCMAE, ConvNeXtV2
 
 
@@ -38,16 +39,6 @@ class Model:
     def describe(self) -> dict:
         """Where it comes from, for the numbers."""
         return dict(name=self.name, config=self.config, checkpoint=self.checkpoint)
-
-
-def device(text: str) -> str:
-    """Type of ``--device``."""
-    try:
-        torch.empty(0, device=text)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).split('. ')[0].splitlines()[0]
-        raise argparse.ArgumentTypeError(f'{text!r} cannot be used: {reason}') from error
-    return text
 
 
 @contextmanager
@@ -69,11 +60,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add_output_arguments(parser)
     parser.add_argument('--num-images', type=int, help='take so many of them at random')
     parser.add_argument(
-        '--device', type=device, default='cuda' if torch.cuda.is_available() else 'cpu'
+        '--device', type=device_name, default='cuda' if torch.cuda.is_available() else 'cpu'
     )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config'
-    )
+    add_cfg_options(parser)
 
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:

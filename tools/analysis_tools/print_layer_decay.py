@@ -6,19 +6,17 @@ read.
 
 import argparse
 
-from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 
 from convnextv2_mm.engine.run_setup import check_model, one_sentence_errors, read_config
+from convnextv2_mm.engine.tool_arguments import add_cfg_options
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='change the config'
-    )
+    add_cfg_options(parser)
     return parser.parse_args()
 
 
