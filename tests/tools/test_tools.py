@@ -7,15 +7,13 @@ import sys
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
 import torch
-from mmdet.datasets import CocoDataset
 from mmdet.visualization import DetLocalVisualizer
 from mmpretrain.datasets import ImageNet
 from mmpretrain.visualization import UniversalVisualizer
 from mmseg.visualization import SegLocalVisualizer
-from pycocotools import mask as coco_mask
+from real_formats import write_real_formats
 
 from convnextv2_mm.datasets.shapes import CLASSES, draw, write_shapes
 from convnextv2_mm.engine.run_setup import check_model, read_config
@@ -231,53 +229,6 @@ def test_resume_goes_on_where_it_stopped(options, pretrained, tmp_path):
     assert newest_checkpoint(work_dir).endswith('epoch_2.pth')
 
 
-def lay_out_real_data(root: Path) -> None:
-    """Two drawings where ImageNet, COCO and ADE20K are expected, under names that they know."""
-    for split, ade_split in (('train', 'training'), ('val', 'validation')):
-        folders = {
-            'imagenet': root / 'data/imagenet' / split / 'n01440764',
-            'imagenet21k': root / 'data/imagenet21k' / split / 'n01440764',
-            'coco': root / 'data/coco' / f'{split}2017',
-            'image': root / 'data/ade/ADEChallengeData2016/images' / ade_split,
-            'labels': root / 'data/ade/ADEChallengeData2016/annotations' / ade_split,
-        }
-        for folder in folders.values():
-            folder.mkdir(parents=True)
-        names = folders['imagenet21k'].parents[1] / 'meta' / 'train.txt'
-        names.parent.mkdir(exist_ok=True)
-        names.write_text('n01440764/0.JPEG 0\nn01440764/1.JPEG 0\n')
-        for number in range(999):  # ImageNet has a folder for each of its 1000 classes
-            (folders['imagenet'].parent / f'n{number:08}').mkdir()
-        annotations = root / 'data/coco/annotations' / f'instances_{split}2017.json'
-        annotations.parent.mkdir(exist_ok=True)
-        coco = dict(images=[], annotations=[], categories=[])
-        coco['categories'] = [
-            dict(id=i + 1, name=name) for i, name in enumerate(CocoDataset.METAINFO['classes'])
-        ]
-        for index in range(2):
-            drawing = draw(0, split, index, 128)
-            for folder in ('imagenet', 'imagenet21k', 'coco', 'image'):
-                ending = 'JPEG' if 'imagenet' in folder else 'jpg'
-                cv2.imwrite(str(folders[folder] / f'{index}.{ending}'), drawing.image)
-            coco['images'].append(dict(id=index, file_name=f'{index}.jpg', height=128, width=128))
-            labels = np.zeros((128, 128), np.uint8)
-            for mask, label in zip(drawing.masks, drawing.labels.tolist(), strict=True):
-                labels[mask] = label + 1
-                run_lengths = coco_mask.encode(np.asfortranarray(mask))
-                entry = dict(id=len(coco['annotations']) + 1, image_id=index, iscrowd=0)
-                entry |= dict(category_id=label + 1, area=int(mask.sum()))
-                entry |= dict(bbox=coco_mask.toBbox(run_lengths).tolist())
-                method = (cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-                outlines, _ = cv2.findContours(mask.astype(np.uint8), *method)
-                polygons = [o.ravel().tolist() for o in outlines if len(o) > 2]
-                coco['annotations'].append(entry | dict(segmentation=polygons))
-            crowd = dict(size=run_lengths['size'], counts=run_lengths['counts'].decode())
-            entry = dict(entry, id=entry['id'] + 1, iscrowd=1, segmentation=crowd)
-            coco['annotations'].append(entry)
-            cv2.imwrite(str(folders['labels'] / f'{index}.png'), labels)
-        annotations.write_text(json.dumps(coco))
-
-
 ATTO = ['model.backbone.arch=atto', 'model.backbone.init_cfg=None']
 PRETRAIN = [*ATTO, 'model.neck.in_channels=320', 'train_cfg.max_epochs=1']
 CLASSIFICATION_ON_ATTO = [*ATTO, 'model.head.in_channels=320', 'train_cfg.max_epochs=1']
@@ -327,7 +278,7 @@ REAL = {
 @pytest.mark.parametrize('config', REAL)
 def test_real_config_takes_two_steps_where_the_data_is_expected(config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    lay_out_real_data(tmp_path)
+    write_real_formats(tmp_path)
     changes = ['train_dataloader.batch_size=1', 'optim_wrapper.accumulative_counts=1']
     if 'segmentation' in config:  # batch norm over the pooled 1x1 maps needs two images
         changes[0] = 'train_dataloader.batch_size=2'
@@ -371,7 +322,7 @@ def test_inference_knows_the_classes_of_real_data_sets(config, tmp_path):
 
 def test_learning_rate_is_scaled_to_the_images_of_a_step(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    lay_out_real_data(tmp_path)
+    write_real_formats(tmp_path)
     changes = [*PRETRAIN, 'train_dataloader.batch_size=1', 'train_dataloader.num_workers=0']
     changes += ['train_dataloader.persistent_workers=False']
     config = ROOT / 'configs/pretrain/fcmae_convnextv2-l_8xb256-accum2-800e_in1k-224px.py'
