@@ -13,6 +13,7 @@ from convnextv2_mm.checkpoints import read_state_dict
 from convnextv2_mm.engine.resume import find_checkpoint, make_resumable, one_sentence_stops
 from convnextv2_mm.engine.run_setup import (
     check_data,
+    check_learning_rates,
     check_model,
     join_cpu_processes,
     one_sentence_errors,
@@ -87,6 +88,7 @@ def build_runner(args: argparse.Namespace) -> Runner | FlexibleRunner:
     if 'convnextv2_mm.FCMAEMonitorHook' in hooks and config.get('test_dataloader'):
         check_data(config.test_dataloader)
     check_model(config.model)
+    check_learning_rates(config.optim_wrapper)
     if config.get('resume') and not config.get('load_from'):
         config.load_from = find_checkpoint(config.work_dir)
     elif config.get('load_from'):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import sys
@@ -105,6 +106,20 @@ def check_model(model: ConfigDict) -> nn.Module:
         elif '://' not in init['checkpoint']:
             read_state_dict(init['checkpoint'])
     return built
+
+
+def check_learning_rates(config: ConfigDict, name: str = 'optim_wrapper') -> None:
+    """See that a learning rate, and what multiplies it for some parameters, is not negative.
+
+    Raises:
+        ValueError: If one is, or is not finite.
+    """
+    for key, value in config.items():
+        if isinstance(value, dict):
+            check_learning_rates(value, f'{name}.{key}')
+        elif key in ('lr', 'decay_rate') or key.endswith('lr_mult'):
+            if not (isinstance(value, int | float) and 0 <= value < math.inf):
+                raise ValueError(f'{name}.{key} {value!r} is not allowed: it must be 0 or more')
 
 
 def _check_shapes(path: str, own: dict, found: dict) -> None:

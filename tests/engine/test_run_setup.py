@@ -1,5 +1,6 @@
 """What the tools tell a user who cannot be served."""
 
+import math
 import socket
 from datetime import timedelta
 
@@ -11,7 +12,11 @@ from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import distributed, nn
 
-from convnextv2_mm.engine.run_setup import join_cpu_processes, one_sentence_errors
+from convnextv2_mm.engine.run_setup import (
+    check_learning_rates,
+    join_cpu_processes,
+    one_sentence_errors,
+)
 
 
 def test_first_sentence_is_told(capsys):
@@ -84,3 +89,21 @@ def test_unused_parameters_that_are_looked_for(options, launched, tmp_path):
     assert model.broadcast_buffers == ('model_wrapper_cfg' in options)
     group = distributed.group.WORLD._get_backend(torch.device('cpu'))
     assert group.options._timeout == timedelta(seconds=77)
+
+
+@pytest.mark.parametrize(
+    ('place', 'value'),
+    [
+        ('optimizer.lr', -0.1),
+        ('optimizer.lr', math.nan),
+        ('optimizer.lr', '1e-3'),
+        ('paramwise_cfg.bias_lr_mult', -1),
+        ('paramwise_cfg.custom_keys.head.lr_mult', math.inf),
+    ],
+)
+def test_learning_rates_are_looked_at_before_the_run(place, value):
+    config = Config(dict(optimizer=dict(type='SGD', lr=0.0), clip_grad=dict(max_norm=-1)))
+    check_learning_rates(config)
+    config.merge_from_dict({place: value})
+    with pytest.raises(ValueError, match=f'^optim_wrapper.{place} {value!r} is not allowed'):
+        check_learning_rates(config)
