@@ -88,7 +88,7 @@ def build_runner(args: argparse.Namespace) -> Runner | FlexibleRunner:
     if 'convnextv2_mm.FCMAEMonitorHook' in hooks and config.get('test_dataloader'):
         check_data(config.test_dataloader)
     check_model(config.model)
-    check_learning_rates(config.optim_wrapper)
+    check_learning_rates(config.get('optim_wrapper', {}))
     if config.get('resume') and not config.get('load_from'):
         config.load_from = find_checkpoint(config.work_dir)
     elif config.get('load_from'):

@@ -119,7 +119,7 @@ CASES = {
             max_epochs=7,
             val_begin=2,
             val_interval=3,
-            dynamic_intervals=[(4, 1)],
+            dynamic_intervals=[(5, 1)],
         )
     },
     'the same by iterations': {
@@ -128,7 +128,7 @@ CASES = {
             max_iters=16,
             val_begin=4,
             val_interval=5,
-            dynamic_intervals=[(11, 2)],
+            dynamic_intervals=[(9, 2)],
         )
     },
     'endless sampler': ITERATIONS | ENDLESS,
@@ -295,3 +295,28 @@ def test_run_ends_as_under_mmengine(case, tmp_path):
     assert before.steps | after.steps == found.steps
     assert before.metrics | after.metrics == found.metrics
     assert same(resumed.end, ours.end)
+
+
+class Made(Hook):
+    """Notes which checkpoints say that a validation follows, and which validations follow."""
+
+    def __init__(self):
+        self.told, self.followed = [], []
+
+    def before_save_checkpoint(self, runner, checkpoint):
+        if runner.message_hub.get_info('saved_before_validation'):
+            self.told.append(len(self.told) + len(self.followed))
+
+    def before_val(self, runner):
+        self.followed.append(len(self.told) + len(self.followed))
+
+
+@pytest.mark.parametrize(
+    'case', ['validation begins late, then more often', 'the same by iterations']
+)
+def test_checkpoints_know_of_the_validation_that_follows(case, tmp_path):
+    by_epoch = 'iterations' not in case
+    made = Made()
+    Finished(tmp_path, CASES[case], checkpoints(by_epoch=by_epoch, interval=1)).trace(made)
+    assert made.told and len(made.told) == len(made.followed)
+    assert [follows - 1 for follows in made.followed] == made.told
