@@ -4,6 +4,7 @@ from .checkpoint_hook import CheckpointHook
 from .fcmae_monitor import FCMAEMonitorHook
 from .layer_decay import LayerDecayOptimWrapperConstructor
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop
+from .no_targets import NoTargetsHook
 from .non_finite import NonFiniteHook
 from .pictures import PictureHook
 from .reconstruction_loss import ReconstructionLoss
@@ -14,6 +15,7 @@ __all__ = [
     'FCMAEMonitorHook',
     'IterBasedTrainLoop',
     'LayerDecayOptimWrapperConstructor',
+    'NoTargetsHook',
     'NonFiniteHook',
     'PictureHook',
     'ReconstructionLoss',
