@@ -103,7 +103,7 @@ class DrawLoader(DataLoader):
     Attributes:
         draws: The batches of the next iterator.
         seed: The seed of the run, to be set before the first draw.
-        sampler_has_seed: Whether the sampler keeps the seed that its config gives it.
+        seeds_sampler: Whether the sampler takes it too; not if its config gives it one.
 
     Args:
         loader: As MMEngine has built it.
@@ -116,7 +116,8 @@ class DrawLoader(DataLoader):
         self.worker_init_fn = _WorkerStart(loader.worker_init_fn)
         self.draws = DrawSampler(loader.batch_sampler, endless)
         self.seed = 0
-        self.sampler_has_seed = isinstance(config, DataLoader) or 'seed' in config['sampler']
+        sampler = config.get('sampler') if isinstance(config, dict) else None
+        self.seeds_sampler = isinstance(sampler, dict) and 'seed' not in sampler
 
     def _get_iterator(self) -> Iterator:
         loader = copy(self)
@@ -155,7 +156,7 @@ def _take_seed(runner: Runner, loader: DrawLoader) -> int:
         seed -= runner.rank  # MMEngine has added it
     loader.seed = seed
     sampler = loader.batch_sampler.sampler
-    if hasattr(sampler, 'seed') and not loader.sampler_has_seed:
+    if hasattr(sampler, 'seed') and loader.seeds_sampler:
         sampler.seed = seed
     return seed
 

@@ -57,8 +57,10 @@ class NoTargetsHook(Hook):
             )
             self._batches = self._images = 0
 
-    def _has_target(self, sample: BaseDataElement) -> bool:
+    def _has_target(self, sample: object) -> bool:
         """Whether there is something to learn from, or nothing that this hook looks for."""
+        if not isinstance(sample, BaseDataElement):
+            return True
         if 'gt_sem_seg' in sample:
             labels = sample.gt_sem_seg.data
             return self._ignored is None or bool((labels != self._ignored).any())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -91,12 +91,12 @@ class NonFiniteHook(Hook):
         both = (s for norm in self._norms for s in (norm.running_mean, norm.running_var))
         return [statistic for statistic in both if statistic is not None]
 
-    def _backward(self, backward: partial, loss: Tensor, **kwargs) -> None:
+    def _backward(self, backward: Callable, loss: Tensor, **kwargs) -> None:
         self._bad.append((~loss.detach().isfinite()).float())
         backward(loss, **kwargs)
 
-    def _clip(self, clip: partial, parameters: list[Tensor], **kwargs) -> Tensor | None:
-        self._bad.append(_too_large(p.grad for p in parameters))
+    def _clip(self, clip: Callable, parameters: list[Tensor], **kwargs) -> Tensor | None:
+        self._bad.append(_too_large([p.grad for p in parameters]))
         norm = clip(parameters, **kwargs)
         if norm is not None:
             self._bad.append((~norm.isfinite()).float())
@@ -203,7 +203,7 @@ class NonFiniteHook(Hook):
         return "; train with optim_wrapper.dtype='bfloat16', which has the range of float32"
 
 
-def _too_large(gradients: Iterable[Tensor], scale: Tensor | None = None) -> Tensor:
+def _too_large(gradients: list[Tensor], scale: Tensor | None = None) -> Tensor:
     """1.0 if one of the gradients, divided by ``scale``, cannot be used; else 0.0."""
     largest = torch.nn.utils.get_total_norm(gradients, math.inf)
     if scale is not None:

@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from stopped_runs import Run
-from torch import nn
+from torch import distributed, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from convnextv2_mm.engine import NonFiniteHook
@@ -259,6 +259,34 @@ def test_fused_step_does_not_wait_for_the_device():
         with NoHostReads():
             optimizer.step()
         assert torch.equal(weight, before) != moves
+
+
+def _one_of_two(rank, folder):
+    """Three steps with each kind of optimizer; in the second, one process has an infinite loss."""
+    distributed.init_process_group(
+        'gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2
+    )
+    model = nn.parallel.DistributedDataParallel(nn.Linear(1, 1))
+    moved = []
+    for options in (dict(fused=True), {}):
+        optimizer = torch.optim.AdamW(model.parameters(), **options)
+        hook = NonFiniteHook()
+        optimizer.register_step_pre_hook(hook._before_step)
+        for fault in (0.0, math.inf if rank == 1 else 0.0, 0.0):
+            before = model.module.weight.detach().clone()
+            hook._begin_step()
+            hook._backward(torch.Tensor.backward, model(torch.ones(1, 1)).sum() + fault)
+            optimizer.step()
+            optimizer.zero_grad()
+            moved.append(not torch.equal(model.module.weight, before))
+    (folder / f'{rank}.json').write_text(json.dumps(moved))
+    distributed.destroy_process_group()
+
+
+def test_processes_leave_out_the_same_steps(tmp_path):
+    torch.multiprocessing.start_processes(_one_of_two, (tmp_path,), 2, start_method='fork')
+    for rank in range(2):
+        assert json.loads((tmp_path / f'{rank}.json').read_text()) == [True, False, True] * 2
 
 
 def test_wrong_arguments_are_named():
