@@ -26,6 +26,7 @@ from convnextv2_mm.engine.config_keys import at_key, check_keys
 from convnextv2_mm.engine.ignore_index import check_ignore_index
 from convnextv2_mm.engine.resume import find_checkpoint, make_resumable, one_sentence_stops
 from convnextv2_mm.engine.run_setup import (
+    check_learning_rates,
     check_model,
     join_cpu_processes,
     one_sentence_errors,
@@ -69,6 +70,7 @@ def check_config(config: Config) -> nn.Module:
         with at_key('FCMAEMonitorHook'):
             check_loaders(config, ['test'])
     check_same_classes(config)
+    check_learning_rates(config.get('optim_wrapper', {}))
     model = check_model(config.model)
     check_num_classes(model, config, splits)
     check_topk(config, splits)

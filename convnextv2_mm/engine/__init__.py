@@ -5,6 +5,7 @@ from .class_count_hook import ClassCountHook
 from .fcmae_monitor import FCMAEMonitorHook
 from .layer_decay import LayerDecayOptimWrapperConstructor
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop
+from .no_targets import NoTargetsHook
 from .non_finite import NonFiniteHook
 from .pictures import PictureHook
 from .reconstruction_loss import ReconstructionLoss
@@ -16,6 +17,7 @@ __all__ = [
     'FCMAEMonitorHook',
     'IterBasedTrainLoop',
     'LayerDecayOptimWrapperConstructor',
+    'NoTargetsHook',
     'NonFiniteHook',
     'PictureHook',
     'ReconstructionLoss',

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from bisect import bisect
 from pathlib import Path
 
 from mmengine import hooks
@@ -112,7 +113,9 @@ class CheckpointHook(hooks.CheckpointHook):
             return False
         done, last = (loop.epoch, loop.max_epochs) if by_epoch else (loop.iter, loop.max_iters)
         done += 1
-        return done >= loop.val_begin and (done % loop.val_interval == 0 or done == last)
+        # The loop takes up an interval of dynamic_intervals after this.
+        interval = loop.dynamic_intervals[bisect(loop.dynamic_milestones, done + 1) - 1]
+        return done >= loop.val_begin and (done % interval == 0 or done == last)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         runner.message_hub.update_info('saved_before_validation', False)

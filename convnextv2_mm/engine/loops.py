@@ -18,6 +18,7 @@ import random
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -25,24 +26,12 @@ import torch
 from mmengine.dist import get_dist_info
 from mmengine.runner import Runner, loops
 from mmengine.structures import BaseDataElement
-from torch.utils.data import BatchSampler, DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..registry import LOOPS
 
 # The steps' and the images' numbers come from different streams.
 _IMAGES, _STEPS = 0, 1
-_LOADER_OPTIONS = (
-    'num_workers',
-    'collate_fn',
-    'pin_memory',
-    'timeout',
-    'multiprocessing_context',
-    'generator',
-    'prefetch_factor',
-    'persistent_workers',
-    'pin_memory_device',
-    'in_order',
-)
 Draw = tuple[int, int, int]  # index of the image, epoch, number of the draw in the epoch
 
 
@@ -57,54 +46,39 @@ def seed_generators(*numbers: int) -> int:
 
 
 class SeededDataset(Dataset):
-    """A data set that is asked for draws instead of indices, and seeds the generators for each.
+    """A data set that is asked for draws instead of indices, and seeds the generators for each."""
 
-    Attributes:
-        seed: The seed of the run, to be set before the first draw.
-    """
-
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset, seed: int) -> None:
         self.dataset = dataset
-        self.seed = 0
+        self.seed = seed
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith('__') or name == 'dataset':  # asked for while it is unpickled
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, draw: Draw) -> dict:
+    def __getitem__(self, draw: Draw) -> Any:
         index, epoch, number = draw
         seed = seed_generators(self.seed, _IMAGES, epoch, number)
         data = self.dataset[index]
-        sample = data.get('data_samples')
+        sample = data.get('data_samples') if isinstance(data, dict) else None
         if isinstance(sample, BaseDataElement):
             sample.set_metainfo(dict(seed=seed))
         return data
 
 
-class DrawSampler(BatchSampler):
+class DrawSampler(Sampler):
     """Batches of draws, from the batches of indices of another sampler.
 
     Attributes:
         epoch: Number of the epoch.
-        start: Batches of it that are left out, since they have been used: none is loaded.
+        start: Batches that the next pass leaves out, since they have been used: none is loaded.
     """
 
-    def __init__(self, batches: BatchSampler, endless: bool) -> None:
-        super().__init__(batches.sampler, batches.batch_size, batches.drop_last)
+    def __init__(self, batches: Sampler, endless: bool) -> None:
         self.batches = batches
         self.endless = endless
         self.epoch = self.start = 0
 
-    def __len__(self) -> int:
-        return len(self.batches)
-
     def __iter__(self) -> Iterator[list[Draw]]:
         rank, world_size = get_dist_info()
         epoch, left_out = self.epoch, self.start
+        self.start = 0  # a hook may go through the epoch again, and needs all of it
         while True:
             number = rank  # samplers deal the images out to the processes in turn
             for indices in self.batches:
@@ -117,19 +91,39 @@ class DrawSampler(BatchSampler):
             if not self.endless:
                 return
             epoch += 1
-            if hasattr(self.sampler, 'set_epoch'):
-                self.sampler.set_epoch(epoch)
+            if hasattr(self.batches.sampler, 'set_epoch'):
+                self.batches.sampler.set_epoch(epoch)
 
 
-def _load_draws(loader: DataLoader, endless: bool) -> DataLoader:
-    """The same loader, of draws."""
-    options = {name: getattr(loader, name) for name in _LOADER_OPTIONS if hasattr(loader, name)}
-    return DataLoader(
-        SeededDataset(loader.dataset),
-        batch_sampler=DrawSampler(loader.batch_sampler, endless),
-        worker_init_fn=_WorkerStart(loader.worker_init_fn),
-        **options,
-    )
+class DrawLoader(DataLoader):
+    """A loader that is what it was, data set and samplers included, but loads draws.
+
+    Only its iterators have others. So hooks find, and change, what MMEngine has built.
+
+    Attributes:
+        draws: The batches of the next iterator.
+        seed: The seed of the run, to be set before the first draw.
+        seeds_sampler: Whether the sampler takes it too; not if its config gives it one.
+
+    Args:
+        loader: As MMEngine has built it.
+        config: From this.
+        endless: Whether an iterator goes through the data again and again.
+    """
+
+    def __init__(self, loader: DataLoader, config: DataLoader | dict, endless: bool) -> None:
+        vars(self).update(vars(loader))
+        self.worker_init_fn = _WorkerStart(loader.worker_init_fn)
+        self.draws = DrawSampler(loader.batch_sampler, endless)
+        self.seed = 0
+        sampler = config.get('sampler') if isinstance(config, dict) else None
+        self.seeds_sampler = isinstance(sampler, dict) and 'seed' not in sampler
+
+    def _get_iterator(self) -> Iterator:
+        loader = copy(self)
+        parts = dict(dataset=SeededDataset(self.dataset, self.seed), batch_sampler=self.draws)
+        vars(loader).update(parts)
+        return super(DrawLoader, loader)._get_iterator()
 
 
 class _WorkerStart:
@@ -155,14 +149,15 @@ def _end_if_the_parent_asks() -> None:
     os._exit(0)
 
 
-def _take_seed(runner: Runner, loader: DataLoader) -> int:
+def _take_seed(runner: Runner, loader: DrawLoader) -> int:
     """The seed of the run, which a resumed one has from its checkpoint, given to all who draw."""
     seed = runner.seed
     if runner._randomness_cfg.get('diff_rank_seed'):
         seed -= runner.rank  # MMEngine has added it
-    loader.dataset.seed = seed
-    if hasattr(loader.batch_sampler.sampler, 'seed'):
-        loader.batch_sampler.sampler.seed = seed
+    loader.seed = seed
+    sampler = loader.batch_sampler.sampler
+    if hasattr(sampler, 'seed') and loader.seeds_sampler:
+        sampler.seed = seed
     return seed
 
 
@@ -182,7 +177,7 @@ class EpochBasedTrainLoop(loops.EpochBasedTrainLoop):
 
     def __init__(self, runner: Runner, dataloader: DataLoader | dict, **kwargs) -> None:
         super().__init__(runner, dataloader, **kwargs)
-        self.dataloader = _load_draws(self.dataloader, endless=False)
+        self.dataloader = DrawLoader(self.dataloader, dataloader, endless=False)
 
     def run(self) -> torch.nn.Module:
         """Train, from the current step on."""
@@ -191,13 +186,15 @@ class EpochBasedTrainLoop(loops.EpochBasedTrainLoop):
 
     def run_epoch(self) -> None:
         """Train for what is left of an epoch."""
-        draws = self.dataloader.batch_sampler
-        draws.epoch, draws.start = self._epoch, self._batches_done()
-        position = dict(epoch=self._epoch, begin=self._iter - draws.start, batches=len(draws))
+        draws, done = self.dataloader.draws, self._batches_done()
+        batches = len(self.dataloader)
+        position = dict(epoch=self._epoch, begin=self._iter - done, batches=batches)
         self.runner.message_hub.update_info('epoch_position', position)
+        draws.epoch = self._epoch
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
-        for index, data_batch in enumerate(self.dataloader, draws.start):
+        draws.start = done
+        for index, data_batch in enumerate(self.dataloader, done):
             self.run_iter(index, data_batch)
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
@@ -230,7 +227,7 @@ class _Batches:
         self.iterator: Iterator | None = None
 
     def skip_iter(self, num_iters: int) -> None:
-        self.loader.batch_sampler.start = num_iters
+        self.loader.draws.start = num_iters
 
     def __next__(self) -> Any:
         if self.iterator is None:
@@ -244,7 +241,7 @@ class IterBasedTrainLoop(loops.IterBasedTrainLoop):
 
     def __init__(self, runner: Runner, dataloader: DataLoader | dict, **kwargs) -> None:
         super().__init__(runner, dataloader, **kwargs)
-        self.dataloader = _load_draws(self.dataloader, endless=True)
+        self.dataloader = DrawLoader(self.dataloader, dataloader, endless=True)
         self.dataloader_iterator = _Batches(self.dataloader)
 
     def run(self) -> torch.nn.Module:

@@ -44,9 +44,10 @@ def one_sentence_stops() -> Iterator[None]:
 def make_resumable(config: Config) -> None:
     """Train with the loops and hooks of this package where the config leaves it to MMEngine's.
 
-    They are those of :mod:`.loops`, :mod:`.checkpoint_hook` and :mod:`.non_finite`, and take the
-    same options. ``default_hooks.non_finite=None`` leaves that hook out, and a type with its scope,
-    such as ``mmengine.CheckpointHook``, stays.
+    They are those of :mod:`.loops`, :mod:`.checkpoint_hook`, :mod:`.non_finite` and
+    :mod:`.no_targets`, and take the same options. ``default_hooks.non_finite=None`` leaves that
+    hook out, ``default_hooks.no_targets=None`` that one, and a type with its scope, such as
+    ``mmengine.CheckpointHook``, stays.
     """
     loop = config.train_cfg
     if 'type' not in loop:
@@ -57,10 +58,11 @@ def make_resumable(config: Config) -> None:
     checkpoint = hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook', interval=1))
     if checkpoint is not None and checkpoint.type == 'CheckpointHook':
         checkpoint.type = 'convnextv2_mm.CheckpointHook'
-    if hooks.setdefault('non_finite', ConfigDict()) is None:
-        del hooks['non_finite']
-    else:
-        hooks.non_finite.setdefault('type', 'convnextv2_mm.NonFiniteHook')
+    for name, kind in (('non_finite', 'NonFiniteHook'), ('no_targets', 'NoTargetsHook')):
+        if hooks.setdefault(name, ConfigDict()) is None:
+            del hooks[name]
+        else:
+            hooks[name].setdefault('type', f'convnextv2_mm.{kind}')
 
 
 def find_checkpoint(work_dir: str | Path) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import re
@@ -9,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +189,20 @@ def check_model(model: ConfigDict) -> nn.Module:
     return built
 
 
+def check_learning_rates(config: ConfigDict, name: str = 'optim_wrapper') -> None:
+    """See that a learning rate, and what multiplies it for some parameters, is not negative.
+
+    Raises:
+        ValueError: If one is, or is not finite.
+    """
+    for key, value in config.items():
+        if isinstance(value, dict):
+            check_learning_rates(value, f'{name}.{key}')
+        elif key in ('lr', 'decay_rate') or key.endswith('lr_mult'):
+            if not (isinstance(value, int | float) and 0 <= value < math.inf):
+                raise ValueError(f'{name}.{key} {value!r} is not allowed: it must be 0 or more')
+
+
 def _check_shapes(path: str, own: dict, found: dict) -> None:
     for name, value in own.items():
         if name in found and found[name].shape != value.shape:
@@ -237,10 +253,18 @@ def load_model(config: Config, checkpoint: str, device: str) -> nn.Module:
 def join_cpu_processes(config: Config) -> None:
     """Let processes that a launcher has started train on CPUs.
 
-    MMEngine would look for a GPU. A process group that is there it leaves as it is.
+    MMEngine would look for a GPU. A process group that is there it leaves as it is. The options of
+    the config for the wrapper and the group (``find_unused_parameters``, ``model_wrapper_cfg`` and
+    ``env_cfg.dist_cfg.timeout``, in seconds) hold as they do on GPUs.
     """
-    torch.distributed.init_process_group('gloo')
-    config.model_wrapper_cfg = dict(device_ids=None, broadcast_buffers=False)
+    seconds = config.get('env_cfg', {}).get('dist_cfg', {}).get('timeout')
+    timeout = None if seconds is None else timedelta(seconds=int(seconds))
+    torch.distributed.init_process_group('gloo', timeout=timeout)
+    wrapper = config.get('model_wrapper_cfg')
+    if wrapper is None:  # what MMEngine takes then
+        unused = config.get('find_unused_parameters', False)
+        wrapper = dict(broadcast_buffers=False, find_unused_parameters=unused)
+    config.model_wrapper_cfg = dict(wrapper, device_ids=None)
 
 
 def unwrap(model: nn.Module) -> nn.Module:

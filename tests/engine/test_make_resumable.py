@@ -25,17 +25,20 @@ def test_every_family_uses_them(path):
     assert hooks.checkpoint.type == 'convnextv2_mm.CheckpointHook'
     assert hooks.checkpoint.interval == before.default_hooks.checkpoint.interval
     assert hooks.non_finite.type == 'convnextv2_mm.NonFiniteHook'
+    assert hooks.no_targets.type == 'convnextv2_mm.NoTargetsHook'
     assert config.randomness.seed == 0  # so that a run killed before its first checkpoint repeats
 
 
 def test_config_can_say_otherwise():
     config = dict(
         train_cfg=dict(type='mmengine.IterBasedTrainLoop', max_iters=1),
-        default_hooks=dict(checkpoint=dict(type='mmengine.CheckpointHook'), non_finite=None),
+        default_hooks=dict(
+            checkpoint=dict(type='mmengine.CheckpointHook'), non_finite=None, no_targets=None
+        ),
     )
     made = Config(config)
     make_resumable(made)
-    del config['default_hooks']['non_finite']
+    del config['default_hooks']['non_finite'], config['default_hooks']['no_targets']
     assert made.to_dict() == config
 
 
@@ -48,5 +51,6 @@ def test_empty_config_gets_all():
         default_hooks=dict(
             checkpoint=dict(type='convnextv2_mm.CheckpointHook', interval=1),
             non_finite=dict(type='convnextv2_mm.NonFiniteHook', stop_after=3),
+            no_targets=dict(type='convnextv2_mm.NoTargetsHook'),
         ),
     )

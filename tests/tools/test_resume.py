@@ -111,5 +111,5 @@ def test_numbers_that_stay_wrong_end_in_one_sentence(configs, options, tmp_path,
         train(configs['pretrain'], tmp_path, changes)
     assert stop.value.code == 3
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith('error: 3 steps in a row up to iteration 3 had gradients that are not')
+    assert error.startswith('error: 3 steps in a row up to iteration 3 had a loss or gradients')
     assert newest_checkpoint(tmp_path).endswith('epoch_1.pth')
