@@ -118,7 +118,7 @@ def test_what_mmengine_cannot_parse_is_said(tmp_path):
 
 @pytest.mark.parametrize('kind', ['list', 'Evaluator', 'nested'])
 def test_an_evaluator_reads_no_pickle_but_may_write_one(kind, tmp_path):
-    metric = dict(type='CocoMetric', ann_file='evil.pkl')
+    metric = dict(type='LVISMetric', ann_file='evil.pkl')
     evaluators = {
         'list': [dict(type='DumpResults', out_file_path='out.pkl'), metric],
         'Evaluator': dict(type='Evaluator', metrics=[metric]),
