@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import signal
+from collections import Counter, OrderedDict, deque
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from mmengine import hooks
 from mmengine.dist import all_reduce_params, is_main_process
 from mmengine.fileio import LocalBackend, register_backend
@@ -15,6 +18,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from ..checkpoints.whole_files import PARTIAL, written_whole
 from ..registry import HOOKS
 from .interruption import Interruption
+from .resume import same
 from .run_setup import unwrap
 
 INTERRUPTED = 'interrupted.pth'
@@ -38,6 +42,8 @@ class CheckpointHook(hooks.CheckpointHook):
 
     * A local file is written beside its place and renamed into it, and so is ``last_checkpoint``.
       What is not needed any more is deleted after that, the best checkpoint before as well.
+    * Metrics and what is known of the data are kept as plain Python values: the reader of weights
+      refuses NumPy's numbers and the types of configs.
     * Gradients that are being accumulated are kept, but not with FSDP.
     * After SIGTERM or SIGINT, the run is saved as ``interrupted.pth`` at the next step of the
       optimizer, and the program ends with exit code 128 + the signal's number: 143 or 130.
@@ -73,15 +79,22 @@ class CheckpointHook(hooks.CheckpointHook):
         super().after_train(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Add the gradients that are being accumulated."""
+        """Add the gradients that are being accumulated, and keep to values that can be read."""
         if 'optimizer' in checkpoint and _accumulates(runner):
             parameters = unwrap(runner.model).named_parameters()
             checkpoint['gradients'] = {n: p.grad.cpu() for n, p in parameters if p.grad is not None}
+        for part in ('meta', 'message_hub'):
+            checkpoint[part] = _plain(checkpoint[part])
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keep the gradients until the model is where it trains."""
-        if runner._resume:
-            self._gradients = checkpoint.pop('gradients', {})
+        if not runner._resume:
+            return
+        self._gradients = checkpoint.pop('gradients', {})
+        now = getattr(runner.train_dataloader.dataset, 'metainfo', None)
+        if same(checkpoint['meta'].get('dataset_meta'), _plain(now)):
+            # MMEngine compares pickles, and would warn of every difference in type.
+            checkpoint['meta']['dataset_meta'] = now
 
     def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
         """Save when it is time to, and stop if that is asked for."""
@@ -186,3 +199,22 @@ def _accumulates(runner: Runner) -> bool:
     """Whether there are gradients that a checkpoint has to keep; FSDP has no way to gather them."""
     is_sharded = isinstance(runner.model, FullyShardedDataParallel)
     return not runner.optim_wrapper.should_update() and not is_sharded
+
+
+def _plain(value: Any) -> Any:
+    """The same value in types that are read again; arrays of numbers and tensors are."""
+    if isinstance(value, dict):
+        kind = type(value) if type(value) in (OrderedDict, Counter) else dict
+        return kind({_plain(key): _plain(item) for key, item in value.items()})
+    if isinstance(value, list | deque):
+        return [_plain(item) for item in value]
+    if isinstance(value, tuple):
+        return tuple(_plain(item) for item in value)
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Tensor) and value.ndim == 0:
+        return value.item()
+    if isinstance(value, np.generic | np.ndarray):
+        is_array_of_numbers = value.ndim > 0 and value.dtype.kind in 'biufc'
+        return value if is_array_of_numbers else _plain(value.tolist())
+    return value

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
@@ -96,8 +97,12 @@ def find_checkpoint(work_dir: str | Path) -> str | None:
 
 def same(a: Any, b: Any) -> bool:
     """Whether two parts of checkpoints are equal, bit for bit."""
+    if type(a) is not type(b):
+        return False
     if torch.is_tensor(a):
         return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, np.ndarray):
+        return a.dtype == b.dtype and np.array_equal(a, b)
     if isinstance(a, dict):
         return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
     if isinstance(a, list | tuple):

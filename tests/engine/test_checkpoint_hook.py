@@ -6,8 +6,13 @@ import re
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from mmengine.config import ConfigDict
+from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
+from mmengine.registry import METRICS
 from stopped_runs import Kill, Killed, Run, last_checkpoint
 
 from convnextv2_mm.checkpoints.reading import read_file
@@ -128,6 +133,46 @@ def test_nothing_is_deleted_before_its_successor_is_whole(best_by, shapes, tmp_p
     assert {'epoch_1.pth', 'epoch_2.pth', 'epoch_3.pth'} <= set(deleted)
     assert any(name.startswith('best') for name in deleted)
     assert len(names(run)) == (3 if isinstance(best_by, list) else 2)
+
+
+@METRICS.register_module()
+class NumPyMetric(BaseMetric):
+    """Gives what mmseg's and others do: numbers of NumPy and PyTorch."""
+
+    default_prefix = 'numpy'
+
+    def process(self, data_batch, data_samples):
+        self.results.append(1)
+
+    def compute_metrics(self, results):
+        return {'mIoU': np.float32(0.1), 'mean': torch.tensor(0.1), 'known': {'all': np.bool_(1)}}
+
+
+class NumPyMetainfo(Hook):
+    def before_run(self, runner):
+        runner.train_dataloader.dataset.dataset._metainfo = dict(
+            classes=np.array(['cat', 'dog']), options=ConfigDict(ids={np.int64(3): np.uint8(4)})
+        )
+
+
+def test_metrics_and_metainfo_of_any_type_are_read_again(shapes, tmp_path, capsys):
+    run = with_validation(shapes, tmp_path)
+    run.config.default_hooks.checkpoint.save_best = 'numpy/mIoU'
+    run.config.val_evaluator = dict(type='NumPyMetric')
+    with pytest.raises(Killed):
+        run(NumPyMetainfo(), Kill(9))
+    content = read_file(tmp_path / 'epoch_2.pth')
+    info = content['message_hub']['runtime_info']
+    assert (type(info['best_score']), info['best_score']) == (float, float(np.float32(0.1)))
+    assert info['val/numpy/known'] == {'all': True}
+    assert content['message_hub']['log_scalars']['val/numpy/mIoU'].current() == info['best_score']
+    assert content['meta']['dataset_meta'] == dict(classes=['cat', 'dog'], options=dict(ids={3: 4}))
+    assert read_file(tmp_path / 'best_numpy_mIoU_epoch_1.pth')['meta']['epoch'] == 1
+    capsys.readouterr()
+    resumed = run(NumPyMetainfo(), resume=True)
+    assert 'dataset metainfo' not in capsys.readouterr().out  # a false alarm
+    assert resumed.message_hub.get_info('best_score') == np.float32(0.1)
+    assert 'best_numpy_mIoU_epoch_1.pth' in names(run)  # no later one is better
 
 
 class KillInValidation(Hook):
