@@ -154,11 +154,11 @@ def saved_iterations(work_dir: Path) -> int:
     pointer = work_dir / 'last_checkpoint'
     if not pointer.is_file():
         return 0
-    return read_file(pointer.read_text())['meta']['iter']
+    return read_file(work_dir / pointer.read_text())['meta']['iter']
 
 
 def final_state(work_dir: Path) -> dict:
-    content = read_file((work_dir / 'last_checkpoint').read_text())
+    content = read_file(work_dir / (work_dir / 'last_checkpoint').read_text())
     return {key: content[key] for key in ('state_dict', 'optimizer', 'param_schedulers')}
 
 

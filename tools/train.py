@@ -10,7 +10,12 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import FlexibleRunner, Runner
 
 from convnextv2_mm.checkpoints import read_state_dict
-from convnextv2_mm.engine.resume import find_checkpoint, make_resumable, one_sentence_stops
+from convnextv2_mm.engine.resume import (
+    checkpoint_folder,
+    find_checkpoint,
+    make_resumable,
+    one_sentence_stops,
+)
 from convnextv2_mm.engine.run_setup import (
     check_data,
     check_model,
@@ -87,8 +92,10 @@ def build_runner(args: argparse.Namespace) -> Runner | FlexibleRunner:
     if 'convnextv2_mm.FCMAEMonitorHook' in hooks and config.get('test_dataloader'):
         check_data(config.test_dataloader)
     check_model(config.model)
+    saved_by = config.default_hooks.checkpoint or {}
+    folder = checkpoint_folder(config.work_dir, saved_by.get('out_dir'))
     if config.get('resume') and not config.get('load_from'):
-        config.load_from = find_checkpoint(config.work_dir)
+        config.load_from = find_checkpoint(config.work_dir, folder)
     elif config.get('load_from'):
         read_state_dict(config.load_from)
 
@@ -104,7 +111,7 @@ def main() -> None:
     args = parse_args()
     with one_sentence_errors():
         runner = build_runner(args)
-    with one_sentence_errors((BadData,)), one_sentence_stops():
+    with one_sentence_errors((BadData,)), one_sentence_stops(runner.work_dir):
         runner.train()
 
 

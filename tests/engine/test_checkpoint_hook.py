@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 import signal
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from stopped_runs import Kill, Killed, Run, last_checkpoint
 
 from convnextv2_mm.checkpoints.reading import read_file
 from convnextv2_mm.engine.checkpoint_hook import WholeFileBackend
-from convnextv2_mm.engine.resume import find_checkpoint, same
+from convnextv2_mm.engine.resume import RunStopped, find_checkpoint, same
 
 VALIDATION = {
     'val_dataloader': dict(
@@ -52,6 +53,14 @@ def expected(shapes, tmp_path_factory) -> dict:
 
 def names(run: Run) -> list[str]:
     return sorted(path.name for path in Path(run.config.work_dir).glob('*.pth'))
+
+
+@pytest.fixture(scope='module')
+def validated(shapes, tmp_path_factory) -> tuple[list[str], list[float], dict]:
+    """The same with validation: names of its checkpoints, losses in validation, the last one."""
+    run = with_validation(shapes, tmp_path_factory.mktemp('validated'))
+    losses = run().message_hub.get_scalar('val/fcmae/loss').data[0].tolist()
+    return names(run), losses, last_checkpoint(run)
 
 
 @pytest.mark.parametrize('call', ['write', 'fsync', 'replace'])
@@ -150,7 +159,8 @@ class NumPyMetric(BaseMetric):
 
 class NumPyMetainfo(Hook):
     def before_run(self, runner):
-        runner.train_dataloader.dataset.dataset._metainfo = dict(
+        dataset = runner.train_dataloader.dataset
+        getattr(dataset, 'dataset', dataset)._metainfo = dict(
             classes=np.array(['cat', 'dog']), options=ConfigDict(ids={np.int64(3): np.uint8(4)})
         )
 
@@ -181,15 +191,12 @@ class KillInValidation(Hook):
             raise Killed
 
 
-def test_validation_that_was_cut_short_is_made_up_for(shapes, tmp_path):
-    whole = with_validation(shapes, tmp_path / 'whole')
-    expected = whole().message_hub.get_scalar('val/fcmae/loss').data[0]
+def test_validation_that_was_cut_short_is_made_up_for(shapes, tmp_path, validated):
     run = with_validation(shapes, tmp_path / 'run')
     with pytest.raises(Killed):
         run(KillInValidation())
     losses = run(resume=True).message_hub.get_scalar('val/fcmae/loss').data[0]
-    assert losses.tolist() == expected.tolist()
-    assert names(run) == names(whole)
+    assert (names(run), losses.tolist()) == validated[:2]
 
 
 class Signal(Hook):
@@ -205,7 +212,13 @@ class Signal(Hook):
 
 
 @pytest.mark.parametrize(
-    ('number', 'at', 'saved'), [(signal.SIGTERM, 4, 6), (signal.SIGINT, 12, 12)]
+    ('number', 'at', 'saved'),
+    [
+        (signal.SIGTERM, 4, 6),
+        (signal.SIGINT, 12, 12),
+        (signal.SIGHUP, 4, 6),
+        (signal.SIGUSR1, 4, 6),
+    ],
 )
 def test_signal_saves_at_the_next_step_and_ends(number, at, saved, shapes, tmp_path, expected):
     handler = signal.getsignal(number)
@@ -218,3 +231,175 @@ def test_signal_saves_at_the_next_step_and_ends(number, at, saved, shapes, tmp_p
     run(resume=True)
     assert same(last_checkpoint(run)['state_dict'], expected['state_dict'])
     assert names(run) == ['epoch_3.pth', 'epoch_4.pth']
+
+
+def test_ignored_signal_stays_ignored(shapes, tmp_path):
+    """As SIGHUP is after nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        Run(shapes, tmp_path)(Signal(signal.SIGHUP, 4))
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+class SignalInValidation(Hook):
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def before_val_iter(self, runner, *args, **kwargs):
+        if runner.iter == self.at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def stopped_in_validation(run: Run, at: int, resume: bool = False) -> list[str]:
+    """Stop a run in its validation after iteration ``at``: the files that it leaves."""
+    with pytest.raises(SystemExit) as stop:
+        run(SignalInValidation(at), resume=resume)
+    assert stop.value.code == 143
+    return names(run)
+
+
+@pytest.mark.parametrize('last', [False, True])
+def test_signal_in_validation_leaves_what_was_saved_before_it(last, shapes, tmp_path, validated):
+    """A checkpoint is saved before each validation; the signal comes twice at the same place."""
+    run = with_validation(shapes, tmp_path / 'run')
+    at, saved = (16, 'epoch_4.pth') if last else (8, 'epoch_2.pth')
+    assert saved in stopped_in_validation(run, at)
+    content = (tmp_path / 'run' / saved).read_bytes()
+    assert 'interrupted.pth' not in stopped_in_validation(run, at, resume=True)
+    assert (tmp_path / 'run' / saved).read_bytes() == content
+    losses = run(resume=True).message_hub.get_scalar('val/fcmae/loss').data[0]
+    assert (names(run), losses.tolist()) == validated[:2]
+    assert same(last_checkpoint(run)['state_dict'], validated[2]['state_dict'])
+
+
+@pytest.mark.parametrize('last', [False, True])
+def test_signal_in_validation_saves_what_it_started_with(last, shapes, tmp_path):
+    """Validations are out of step with checkpoints and gradients; averaged weights are swapped."""
+
+    def iterations(name: str, interval: int) -> Run:
+        run = with_validation(shapes, tmp_path / name)
+        run.config.train_cfg = dict(by_epoch=False, max_iters=10, val_interval=4)
+        run.config.default_hooks.checkpoint = dict(
+            type='CheckpointHook', by_epoch=False, interval=interval, save_last=False
+        )
+        return run
+
+    whole, run = iterations('whole', 1), iterations('run', 100)
+    at = 10 if last else 4
+    hub = whole().message_hub
+    assert stopped_in_validation(run, at) == ['interrupted.pth']
+    saved = last_checkpoint(run)
+    before = read_file(tmp_path / 'whole' / f'iter_{at}.pth')
+    parts = ['state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers']
+    for part in parts + ([] if last else ['gradients']):  # the last step is taken in any case
+        assert same(saved[part], before[part]), part
+    infos = [c['message_hub']['runtime_info'] for c in (saved, before)]
+    others = {'experiment_name', 'cfg', 'eta', 'last_ckpt'}
+    saved, before = ({k: i[k] for k in i if k not in others} for i in infos)
+    assert saved == before
+    resumed = run(resume=True).message_hub
+    for name in ('val/fcmae/loss', 'train/loss'):
+        losses = [h.get_scalar(name).data[0].tolist() for h in (resumed, hub)]
+        assert losses[0] == losses[1]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob('*') if path.is_file()}
+
+
+def test_checkpoint_of_another_work_dir_costs_it_nothing(shapes, tmp_path):
+    other = with_validation(shapes, tmp_path / 'a' / 'run')
+    with pytest.raises(Killed):
+        other(Kill(9))
+    before = contents(tmp_path / 'a' / 'run')
+    saved = torch.load(tmp_path / 'a/run/epoch_2.pth', weights_only=False)
+    assert Path(saved['message_hub']['runtime_info']['best_ckpt']).name in before
+
+    run = with_validation(shapes, tmp_path / 'run')
+    run.config.update(resume=True, load_from=str(tmp_path / 'a/run/epoch_2.pth'))
+    (tmp_path / 'run').mkdir()
+    own = tmp_path / 'run' / 'epoch_2.pth'  # of an earlier run here, with a number that was kept
+    own.write_bytes(before['epoch_2.pth'])
+    run()
+    assert contents(tmp_path / 'a' / 'run') == before
+    assert own.exists()
+    assert {'best_fcmae_loss_epoch_4.pth', 'epoch_4.pth'} <= set(names(run))
+
+
+@pytest.mark.parametrize('place', ['elsewhere', 'inside'])
+def test_named_best_checkpoint_is_not_deleted_unless_it_is_one(place, shapes, tmp_path):
+    run = with_validation(shapes, tmp_path / 'run')
+    with pytest.raises(Killed):
+        run(Kill(9))
+    precious = tmp_path / 'precious.txt' if place == 'elsewhere' else tmp_path / 'run/best.txt'
+    precious.write_text('years of work')
+    content = torch.load(tmp_path / 'run/epoch_2.pth', weights_only=False)
+    content['message_hub']['runtime_info']['best_ckpt'] = str(precious)
+    content['message_hub']['runtime_info']['keep_ckpt_ids'] = ['../../precious', 1, 2]
+    torch.save(content, tmp_path / 'run/epoch_2.pth')
+    run.config.default_hooks.checkpoint.filename_tmpl = '{}.pth'
+    run(resume=True)
+    assert precious.read_text() == 'years of work'
+
+
+@pytest.mark.parametrize(
+    ('pointer', 'moved'), [('name', False), ('path, as before', True), ('none', False)]
+)
+def test_moved_or_copied_work_dir_goes_on_from_its_own_files(
+    pointer, moved, shapes, tmp_path, monkeypatch, validated
+):
+    old, new = tmp_path / 'old' / 'run', tmp_path / 'new' / 'run'
+    run = with_validation(shapes, old)
+    with pytest.raises(Killed):
+        run(Kill(9))
+    assert (old / 'last_checkpoint').read_text() == 'epoch_2.pth'
+    if pointer == 'none':
+        (old / 'last_checkpoint').unlink()
+    elif pointer != 'name':
+        (old / 'last_checkpoint').write_text(str(old / 'epoch_2.pth'))
+    new.parent.mkdir()
+    shutil.move(old, new) if moved else shutil.copytree(old, new)
+    before = None if moved else contents(old)
+    run = with_validation(shapes, new)
+    monkeypatch.chdir(tmp_path)
+    run(resume=True)
+    assert same(last_checkpoint(run)['state_dict'], validated[2]['state_dict'])
+    assert names(run) == validated[0]  # the best of before was deleted for a better one
+    assert moved or contents(old) == before
+
+
+def test_auto_resume_of_a_runner_without_our_tools(shapes, tmp_path, monkeypatch):
+    run = Run(shapes, tmp_path)
+    with pytest.raises(Killed):
+        run(Kill(9))
+    run.config.resume = True
+    monkeypatch.chdir('/')
+    assert run().message_hub.get_scalar('train/loss').data[0].size == 16
+
+
+def test_checkpoints_elsewhere_are_found_again(shapes, tmp_path, expected):
+    """With CheckpointHook's out_dir, which has a folder for each work dir."""
+    run = Run(shapes, tmp_path / 'run', {'default_hooks.checkpoint.out_dir': str(tmp_path / 'out')})
+    with pytest.raises(Killed):
+        run(Kill(9))
+    assert sorted(p.name for p in tmp_path.glob('out/run/*.pth')) == ['epoch_1.pth', 'epoch_2.pth']
+    run.config.resume = True
+    run()
+    assert sorted(p.name for p in tmp_path.glob('out/run/*.pth')) == ['epoch_3.pth', 'epoch_4.pth']
+    assert same(last_checkpoint(run)['state_dict'], expected['state_dict'])
+
+
+def test_lost_work_dir_is_not_made_anew(shapes, tmp_path):
+    class Lose(Hook):
+        priority = 'LOWEST'
+
+        def after_train_epoch(self, runner):
+            if runner.epoch == 1:
+                shutil.rmtree(tmp_path / 'run')
+
+    run = Run(shapes, tmp_path / 'run', {'default_hooks.logger': None})
+    with pytest.raises(RunStopped, match='run is gone: it was deleted or unmounted'):
+        run(Lose())
+    assert not (tmp_path / 'run').exists()
