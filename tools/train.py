@@ -23,6 +23,7 @@ from convnextv2_mm.engine.run_setup import (
     one_sentence_errors,
     read_config,
 )
+from convnextv2_mm.engine.work_dir import lock_work_dir, outlive_readers
 from convnextv2_mm.errors import BadData
 
 
@@ -94,6 +95,8 @@ def build_runner(args: argparse.Namespace) -> Runner | FlexibleRunner:
     check_model(config.model)
     saved_by = config.default_hooks.checkpoint or {}
     folder = checkpoint_folder(config.work_dir, saved_by.get('out_dir'))
+    local = [path for path in (config.work_dir, folder) if '://' not in path]
+    lock_work_dir(*local, launcher=args.launcher)
     if config.get('resume') and not config.get('load_from'):
         config.load_from = find_checkpoint(config.work_dir, folder)
     elif config.get('load_from'):
@@ -109,10 +112,11 @@ def build_runner(args: argparse.Namespace) -> Runner | FlexibleRunner:
 
 def main() -> None:
     args = parse_args()
-    with one_sentence_errors():
-        runner = build_runner(args)
-    with one_sentence_errors((BadData,)), one_sentence_stops(runner.work_dir):
-        runner.train()
+    with outlive_readers():
+        with one_sentence_errors():
+            runner = build_runner(args)
+        with one_sentence_errors((BadData,)), one_sentence_stops(runner.work_dir):
+            runner.train()
 
 
 if __name__ == '__main__':
