@@ -1,6 +1,7 @@
 """Checkpoints are whole or absent, and a run goes on from the newest whole one."""
 
 import errno
+import multiprocessing
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.registry import METRICS
 from stopped_runs import Kill, Killed, Run, last_checkpoint
+from torch import distributed
 
 from convnextv2_mm.checkpoints.reading import read_file
 from convnextv2_mm.engine.checkpoint_hook import WholeFileBackend
@@ -247,9 +249,10 @@ class SignalInValidation(Hook):
     def __init__(self, at: int) -> None:
         self.at = at
 
-    def before_val_iter(self, runner, *args, **kwargs):
-        if runner.iter == self.at:
-            os.kill(os.getpid(), signal.SIGTERM)
+    def before_val_iter(self, runner, batch_idx, **kwargs):
+        if runner.iter == self.at and batch_idx == 0:
+            for process in (*multiprocessing.active_children(), multiprocessing.current_process()):
+                os.kill(process.pid, signal.SIGTERM)  # as a cluster does, loaders and all
 
 
 def stopped_in_validation(run: Run, at: int, resume: bool = False) -> list[str]:
@@ -264,6 +267,7 @@ def stopped_in_validation(run: Run, at: int, resume: bool = False) -> list[str]:
 def test_signal_in_validation_leaves_what_was_saved_before_it(last, shapes, tmp_path, validated):
     """A checkpoint is saved before each validation; the signal comes twice at the same place."""
     run = with_validation(shapes, tmp_path / 'run')
+    run.config.val_dataloader.update(num_workers=1, persistent_workers=True)
     at, saved = (16, 'epoch_4.pth') if last else (8, 'epoch_2.pth')
     assert saved in stopped_in_validation(run, at)
     content = (tmp_path / 'run' / saved).read_bytes()
@@ -303,6 +307,33 @@ def test_signal_in_validation_saves_what_it_started_with(last, shapes, tmp_path)
     for name in ('val/fcmae/loss', 'train/loss'):
         losses = [h.get_scalar(name).data[0].tolist() for h in (resumed, hub)]
         assert losses[0] == losses[1]
+
+
+def train_one_of_two(rank: int, shapes: Path, folder: Path) -> None:
+    """Only the second process gets the signal, and the first has one batch more to validate."""
+    torch.set_num_threads(1)
+    os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2')
+    meeting = f'file://{folder}/meeting'
+    distributed.init_process_group('gloo', init_method=meeting, rank=rank, world_size=2)
+    run = with_validation(shapes, folder / 'run')
+    run.config.train_cfg.max_epochs = 1
+    wrapper = dict(device_ids=None, broadcast_buffers=False)
+    run.config.update(launcher='pytorch', model_wrapper_cfg=wrapper)
+    run.config.val_dataloader.update(batch_size=1, sampler=dict(type='DefaultSampler'))
+    run.config.val_dataloader.sampler.update(shuffle=False, round_up=False)
+    run.config.val_dataloader.dataset.split = 'train'
+    try:
+        run(*([SignalInValidation(2)] if rank else []))
+    except SystemExit as stop:
+        (folder / f'code_{rank}').write_text(str(stop.code))
+
+
+def test_signal_to_one_of_two_processes_in_validation(shapes, tmp_path):
+    torch.multiprocessing.spawn(train_one_of_two, (shapes, tmp_path), nprocs=2)
+    assert [(tmp_path / f'code_{rank}').read_text() for rank in range(2)] == ['143', '143']
+    saved = read_file(tmp_path / 'run' / 'epoch_1.pth')
+    assert saved['message_hub']['runtime_info']['saved_before_validation']
+    assert (tmp_path / 'run' / 'last_checkpoint').read_text() == 'epoch_1.pth'
 
 
 def contents(folder: Path) -> dict[str, bytes]:
