@@ -49,7 +49,7 @@ from prettytable import PrettyTable
 
 import convnextv2_mm  # noqa: F401  # its types, and `_base_` of mmseg
 from convnextv2_mm.checkpoints.whole_files import written_whole
-from convnextv2_mm.engine.run_setup import one_sentence_errors
+from convnextv2_mm.engine.run_setup import one_sentence_errors, parse_config
 
 TOOLS = Path(__file__).resolve().parent
 REGISTRIES = (DATA_SAMPLERS, DATASETS, HOOKS, LOOPS, METRICS, MODELS, OPTIM_WRAPPERS, OPTIMIZERS)
@@ -236,7 +236,7 @@ class Run:
     options: dict[str, object]  # what all runs of a sweep have in common
 
     def read(self) -> Config:
-        config = Config.fromfile(self.config)
+        config = parse_config(self.config)
         config.merge_from_dict(self.options | self.values)
         return config
 
@@ -437,13 +437,11 @@ def plan(args: argparse.Namespace, work_dir: Path) -> list[Run]:
     Raises:
         ValueError: If what it says cannot be meant.
     """
-    if not Path(args.config).is_file():
-        raise FileNotFoundError(f'config {args.config} does not exist')
     if not args.set:
         raise ValueError('nothing to sweep: give --set KEY=V1,V2, or --gather')
     if args.gpus is not None and args.gpus < 1:
         raise ValueError(f'--gpus {args.gpus} is not allowed: it must be positive')
-    config = Config.fromfile(args.config)
+    config = parse_config(args.config)
     if 'train_dataloader' not in config:
         raise ValueError(f'config {args.config} describes no training: it has no train_dataloader')
     if both := set(args.set) & set(args.cfg_options):

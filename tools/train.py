@@ -100,7 +100,7 @@ def build_runner(args: argparse.Namespace) -> Runner | FlexibleRunner:
     if config.get('resume') and not config.get('load_from'):
         config.load_from = find_checkpoint(config.work_dir, folder)
     elif config.get('load_from'):
-        read_state_dict(config.load_from)
+        read_state_dict(config.load_from, 'meta')
 
     if args.launcher == 'pytorch' and not torch.cuda.is_available():
         join_cpu_processes(config)

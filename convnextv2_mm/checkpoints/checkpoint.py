@@ -33,18 +33,21 @@ class Checkpoint:
     classes: list[str] | None = None
 
 
-def read_checkpoint(source: str | Path, prefix: str | None = None) -> Checkpoint:
+def read_checkpoint(
+    source: str | Path, prefix: str | None = None, device: str = 'cpu'
+) -> Checkpoint:
     """Read a ConvNeXt from a file of any layout.
 
     Args:
         source: As of :func:`~convnextv2_mm.checkpoints.reading.read_file`.
         prefix: Where the backbone lies, for a file with several.
+        device: ``meta`` for shapes without values.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is no checkpoint, or does not hold a whole ConvNeXt.
     """
-    content = read_file(source)
+    content = read_file(source, device)
     state, entry = find_state_dict(content, source)
     dropped = _describe_rest(content, entry) if entry else []
     try:

@@ -41,18 +41,20 @@ class ConvNeXtPretrainedInit(PretrainedInit):
             update_init_info(module, init_info=self._get_init_info())
 
 
-def read_backbone(backbone: ConvNeXtV2, source: str, prefix: str | None = None) -> Weights:
+def read_backbone(
+    backbone: ConvNeXtV2, source: str, prefix: str | None = None, device: str = 'cpu'
+) -> Weights:
     """Read weights for ``backbone``; norms of its outputs may be missing.
 
     Of the weights of V2, a backbone with ``use_grn=False`` and no LayerScale takes all but GRN; and
     one with GRN and LayerScale takes those of V1, its GRN beginning as the identity (ablations of
-    the paper, section 3.2). The log says so.
+    the paper, section 3.2). The log says so. With ``device='meta'`` only shapes are read.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is no checkpoint, or one of another network.
     """
-    checkpoint = read_checkpoint(source, prefix)
+    checkpoint = read_checkpoint(source, prefix, device)
     own = backbone.state_dict()
     wanted = infer_architecture({f'backbone.{name}': tensor for name, tensor in own.items()})
     found = replace(checkpoint.architecture, classes=0, has_decoder=False)
@@ -77,17 +79,17 @@ def read_backbone(backbone: ConvNeXtV2, source: str, prefix: str | None = None) 
     return weights
 
 
-def read_state_dict(source: str) -> Weights:
+def read_state_dict(source: str, device: str = 'cpu') -> Weights:
     """Read the weights of a whole model as ``load_from`` will: under the names of the file, or with
-    ``convnextv2://`` under ours.
+    ``convnextv2://`` under ours. With ``device='meta'`` only names and shapes are read.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is no checkpoint.
     """
     if source.startswith(SCHEME):
-        return read_checkpoint(source).weights
-    return find_state_dict(read_file(source), source)[0]
+        return read_checkpoint(source, device=device).weights
+    return find_state_dict(read_file(source, device), source)[0]
 
 
 @CheckpointLoader.register_scheme(prefixes=SCHEME)

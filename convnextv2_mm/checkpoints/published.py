@@ -7,20 +7,18 @@ names in files that carry their hash.
 
 from __future__ import annotations
 
-import hashlib
-import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import torch
 from filelock import FileLock
 
 from ..models import ConvNeXtV2
+from . import downloading
+from .downloading import cache_name, download, hash_in, sha256
 
 SCHEME = 'convnextv2://'
-WEB = 'https://'  # what comes over http:// may have been changed on its way
 OFFICIAL_HOST = 'https://dl.fbaipublicfiles.com/convnext/'
 MMPRETRAIN_HOSTS = (
     'https://mmassets.onedl.ai/mmclassification/v0/',
@@ -197,7 +195,8 @@ PUBLISHED = _parse_table()
 def fetch(source: str) -> Path:
     """Get a file from the cache of torch.hub, or download it there; check its hash or size.
 
-    Processes that ask at once download it once.
+    Processes that ask at once download it once. Published weights are kept under their own names,
+    others as :func:`~convnextv2_mm.checkpoints.downloading.cache_name` says.
 
     Args:
         source: URL, or ``convnextv2://NAME``.
@@ -211,11 +210,12 @@ def fetch(source: str) -> Path:
     if source.startswith(SCHEME):
         weights = find_published(source.removeprefix(SCHEME))
         urls, least_bytes = weights.urls, weights.least_bytes
-    elif not source.startswith(WEB):
-        raise ValueError(f'{source} cannot be read: use {WEB} or {SCHEME}NAME')
+    elif not source.startswith(downloading.WEB):
+        raise ValueError(f'{source} cannot be read: use {downloading.WEB} or {SCHEME}NAME')
 
     cache = Path(torch.hub.get_dir()) / 'checkpoints'
-    paths = [cache / Path(urlsplit(url).path).name for url in urls]
+    own_names = {f'{OFFICIAL_HOST}{w.official}': Path(w.official).name for w in PUBLISHED.values()}
+    paths = [cache / (own_names.get(url) or cache_name(url)) for url in urls]
     cached = next((path for path in paths if path.is_file()), None)
     path = cached or _download(source, urls, paths)
     if (size := path.stat().st_size) < least_bytes:
@@ -223,8 +223,8 @@ def fetch(source: str) -> Path:
             f'{path} is not whole: it has {size:,} bytes, and the weights alone {least_bytes:,}; '
             f'delete it to fetch it again'
         )
-    expected = _hash_in(path)
-    if expected and not (found := _sha256(path)).startswith(expected):
+    expected = hash_in(path.name)
+    if expected and not (found := sha256(path)).startswith(expected):
         raise ValueError(
             f'{path} is not whole: its name says that its SHA-256 begins with {expected}, and it '
             f'begins with {found[: len(expected)]}; delete it to fetch it again'
@@ -255,24 +255,11 @@ def _download(source: str, urls: list[str], paths: list[Path]) -> Path:
             if path.is_file():  # by another process in the meantime
                 return path
             try:
-                torch.hub.download_url_to_file(url, str(path), _hash_in(path))
+                download(url, path)
                 return path
-            except (OSError, RuntimeError) as error:  # no network, no such file; another hash
+            except (OSError, ValueError) as error:
                 reason = error
+    ways = [f'{url} as {path.name}' for url, path in zip(urls, paths, strict=True)]
     raise FileNotFoundError(
-        f'{source} cannot be fetched ({reason}): download {" or ".join(urls)} and put it into '
-        f'{cache}'
+        f'{source} cannot be fetched ({reason}): download {" or ".join(ways)} into {cache}'
     )
-
-
-def _hash_in(path: Path) -> str | None:
-    match = re.search(r'_\d{8}-([0-9a-f]{8})\.pth$', path.name)  # as OpenMMLab names its files
-    return match[1] if match else None
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open('rb') as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

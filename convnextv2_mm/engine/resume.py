@@ -15,7 +15,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
-from ..checkpoints.reading import read_file
+from ..checkpoints.reading import inspect_file
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -137,7 +137,7 @@ def _iterations(path: Path) -> int | None:
         FileNotFoundError: If there is none.
         ValueError: If it is not whole.
     """
-    content = read_file(path)
+    content = inspect_file(path)
     if not isinstance(content, dict) or not {'optimizer', 'message_hub', 'meta'} <= set(content):
         return None
     return content['meta']['iter']

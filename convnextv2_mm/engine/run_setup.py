@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import sys
@@ -9,6 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -23,6 +25,7 @@ from ..models import ConvNeXtV2
 
 USER_ERRORS = (ValueError, TypeError, KeyError, AttributeError, AssertionError, OSError)
 USER_ERRORS += (ImportError, SyntaxError)
+RUN_WHEN_READ = ('.pkl', '.pickle', '.yaml', '.yml')  # by MMEngine
 ANNOTATION_STEPS = ('LoadAnnotations', 'LoadPanopticAnnotations')
 
 
@@ -57,17 +60,16 @@ def read_config(path: str, options: dict | None = None, work_dir: str | None = N
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is not the config of a run, or YAML, in which a tag runs what it names.
+        ValueError: If it is not the config of a run, as for :func:`parse_config`, or an evaluator
+            reads a pickle or YAML.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'config {path} does not exist')
-    if Path(path).suffix not in ('.py', '.json'):
-        raise ValueError(f'config {path} is not allowed: the name must end in .py or .json')
-    config = Config.fromfile(path)
+    config = parse_config(path)
     config.merge_from_dict(options or {})
     for key in ('model', 'default_scope'):
         if key not in config:
             raise ValueError(f'config {path} has no {key!r}: it is not the config of a run')
+    for key in ('val_evaluator', 'test_evaluator'):
+        _refuse_what_runs(config.get(key), key)
     config.work_dir = work_dir or config.get('work_dir') or f'work_dirs/{Path(path).stem}'
     wrapper = config.get('optim_wrapper', {})
     if wrapper.get('type') == 'AmpOptimWrapper' and not torch.cuda.is_available():
@@ -79,30 +81,98 @@ def read_config(path: str, options: dict | None = None, work_dir: str | None = N
     return config
 
 
+def parse_config(path: str) -> Config:
+    """Read a config file and its bases.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If one of them is YAML, in which a tag runs what it names, is its own base, or
+            is written with ``read_base``.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'config {path} does not exist')
+    try:
+        with _every_file_checked():
+            _check_config_file(path)
+            return Config.fromfile(path)
+    except RuntimeError as error:  # of MMEngine's parser
+        raise ValueError(f'config {path} cannot be read: {error}') from error
+
+
+@contextmanager
+def _every_file_checked() -> Iterator[None]:
+    """Check the bases of a config, and theirs, before MMEngine parses them."""
+    parse, names = Config._file2dict, []
+
+    def check_and_parse(filename: str, *args, **kwargs) -> tuple:
+        name = os.path.realpath(filename)
+        if name in names:
+            raise ValueError(f'config {filename} is among its own bases')
+        _check_config_file(filename)
+        names.append(name)
+        parsed = parse(filename, *args, **kwargs)
+        names.pop()
+        return parsed
+
+    Config._file2dict = staticmethod(check_and_parse)
+    try:
+        yield
+    finally:
+        Config._file2dict = staticmethod(parse)
+
+
+def _check_config_file(path: str) -> None:
+    if Path(path).suffix not in ('.py', '.json'):
+        raise ValueError(f'config {path} is not allowed: the name must end in .py or .json')
+    if Path(path).is_file() and Config._is_lazy_import(path):
+        raise ValueError(
+            f'config {path} imports a package or uses read_base(), which cannot be used here: name'
+            f' its bases in _base_, and types as text'
+        )
+
+
+def _refuse_what_runs(config: Any, key: str) -> None:
+    """Refuse files that MMEngine would run while it reads them, anywhere in part of a config."""
+    if isinstance(config, dict):
+        if not str(config.get('type')).split('.')[-1].startswith('Dump'):  # those write them
+            for name, value in config.items():
+                _refuse_what_runs(value, name)
+    elif isinstance(config, list | tuple):
+        for value in config:
+            _refuse_what_runs(value, key)
+    elif str(config).endswith(RUN_WHEN_READ):
+        raise ValueError(
+            f'{key} {config} is not allowed: MMEngine would run what is in it; give a .json or .txt'
+            f' file'
+        )
+
+
 def check_model(model: ConfigDict) -> nn.Module:
     """Build a model without memory for its weights, to find mistakes in its config.
 
-    Also reads the weights that its backbone is to be initialised from, which fetches them.
+    Also looks at the files that its parts are to be initialised from, which fetches them.
 
     Returns:
         The model, on the meta device unless one of its parts cannot be built there.
 
     Raises:
         FileNotFoundError: If such a file does not exist.
-        ValueError: If such a file holds no weights that fit the backbone.
+        ValueError: If such a file holds no weights, or not those of the backbone.
     """
     try:
         with torch.device('meta'):
             built = MODELS.build(model)
     except (NotImplementedError, RuntimeError):  # a part of it needs values to be built
         built = MODELS.build(model)
-    backbone = getattr(built, 'backbone', None)
-    init = getattr(backbone, 'init_cfg', None)
-    if isinstance(init, dict) and init.get('type') == 'Pretrained':
-        if isinstance(backbone, ConvNeXtV2):
-            read_backbone(backbone, init['checkpoint'], init.get('prefix'))
-        elif '://' not in init['checkpoint']:
-            read_state_dict(init['checkpoint'])
+    for part in built.modules():
+        given = getattr(part, 'init_cfg', None)
+        for init in given if isinstance(given, list) else [given]:
+            if not isinstance(init, dict) or init.get('type') != 'Pretrained':
+                continue
+            if isinstance(part, ConvNeXtV2):
+                read_backbone(part, init['checkpoint'], init.get('prefix'), 'meta')
+            else:
+                read_state_dict(init['checkpoint'], 'meta')
     return built
 
 
@@ -115,14 +185,19 @@ def _check_shapes(path: str, own: dict, found: dict) -> None:
             )
 
 
-def check_weights(model: nn.Module, path: str) -> dict[str, torch.Tensor]:
+def check_weights(model: nn.Module, path: str, device: str = 'meta') -> dict[str, torch.Tensor]:
     """Read a checkpoint that must hold the whole ``model``: of this task, and of this size.
+
+    Args:
+        model: Of which names and shapes are compared.
+        path: The checkpoint.
+        device: ``meta`` to look at names, shapes and checksums alone; ``cpu`` to get the values.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If weights of the model are missing or of another shape.
     """
-    weights = read_state_dict(path)
+    weights = read_state_dict(path, device)
     own = model.state_dict()
     missing = [name for name in own if name not in weights]
     if missing:
@@ -142,7 +217,7 @@ def load_model(config: Config, checkpoint: str, device: str) -> nn.Module:
         ValueError: If it is not one of the whole model.
     """
     config.model.get('backbone', {}).pop('init_cfg', None)  # the checkpoint has all weights
-    weights = check_weights(check_model(config.model), checkpoint)
+    weights = check_weights(check_model(config.model), checkpoint, 'cpu')
     model = revert_sync_batchnorm(MODELS.build(config.model))
     model.load_state_dict(weights, strict=False)
     return model.to(device).eval()
@@ -164,10 +239,17 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 def find_datasets(dataloader: ConfigDict) -> list[ConfigDict]:
     """The data sets of a dataloader that read files, within those that wrap others."""
-    dataset = dataloader.dataset
-    while 'dataset' in dataset:  # RepeatDataset, ClassBalancedDataset and the like
-        dataset = dataset.dataset
-    return dataset.get('datasets', [dataset])
+    return list(_innermost(dataloader.dataset))
+
+
+def _innermost(dataset: ConfigDict) -> Iterator[ConfigDict]:
+    inside = dataset.get('datasets')  # ConcatDataset
+    if 'dataset' in dataset:  # RepeatDataset, ClassBalancedDataset and the like
+        inside = [dataset.dataset]
+    if inside is None:
+        yield dataset
+    for part in inside or ():
+        yield from _innermost(part)
 
 
 def check_data(dataloader: ConfigDict) -> None:
@@ -175,17 +257,12 @@ def check_data(dataloader: ConfigDict) -> None:
 
     Raises:
         FileNotFoundError: If a folder or an annotation file does not exist.
-        ValueError: If annotations are a pickle or YAML.
+        ValueError: If anything that it reads is a pickle or YAML.
     """
+    _refuse_what_runs(dataloader.dataset, 'dataset')
     for part in find_datasets(dataloader):
         if part.get('make') is not None:  # drawn on first use
             continue
-        for key in ('ann_file', 'proposal_file'):
-            if str(part.get(key)).endswith(('.pkl', '.pickle', '.yaml', '.yml')):
-                raise ValueError(
-                    f'{key} {part[key]} is not allowed: MMEngine would run what is in it; give a '
-                    f'.json or .txt file'
-                )
         root = Path(part.get('data_root') or '')
         prefix = part.get('data_prefix') or {}
         if part.type.endswith('ImageNet') and not prefix:  # it has a folder for each split

@@ -4,7 +4,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from convnextv2_mm.checkpoints import published
+from convnextv2_mm.checkpoints import downloading
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def website(tmp_path, monkeypatch):
     """A folder that a server on this machine serves, and its address."""
-    monkeypatch.setattr(published, 'WEB', 'http://')  # it has no certificate
+    monkeypatch.setattr(downloading, 'WEB', 'http://')  # it has no certificate
     folder = tmp_path / 'website'
     folder.mkdir()
     handler = partial(SimpleHTTPRequestHandler, directory=folder)

@@ -1,14 +1,17 @@
 """The table of published weights against mmpretrain's metafiles, and fetching without the net."""
 
 import hashlib
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import mmpretrain
 import pytest
+import torch
 import yaml
 
-from convnextv2_mm.checkpoints import PUBLISHED, fetch, published
+from convnextv2_mm.checkpoints import PUBLISHED, downloading, fetch, published
 
 ATTO = PUBLISHED['atto_fcmae_in1k']
 WHOLE = b'\0' * ATTO.least_bytes
@@ -64,7 +67,7 @@ def test_a_cached_file_is_used_without_the_net(file, cache, monkeypatch):
     if file == ATTO.mmpretrain:
         with pytest.raises(ValueError, match='SHA-256 begins with 07514db4, and it begins'):
             fetch('convnextv2://atto_fcmae_in1k')
-        monkeypatch.setattr(published, '_sha256', lambda _: '07514db4' + 56 * '0')
+        monkeypatch.setattr(published, 'sha256', lambda _: '07514db4' + 56 * '0')
     assert fetch('convnextv2://atto_fcmae_in1k') == path
     path.write_bytes(WHOLE[:-1])
     with pytest.raises(ValueError, match=r'is not whole: it has 13,\d+,\d+ bytes, and the weights'):
@@ -97,8 +100,69 @@ def test_a_file_is_downloaded_once_and_checked(website, cache):
     ):
         fetch(address + wrong)
     assert not (cache / wrong).exists()
-    with pytest.raises(FileNotFoundError, match='cannot be fetched .*404'):
+    with pytest.raises(FileNotFoundError, match=r'.*404.*\): download .* as no-\w{16}.pth into'):
         fetch(address + 'no.pth')
+    with pytest.raises(ValueError, match='names no file'):
+        fetch(address)
+
+
+@pytest.mark.parametrize('name', ['model.pth', 'epoch-20230104.pth', 'model.pth?version=1'])
+def test_files_of_one_name_at_two_addresses_stay_apart(name, website, cache):
+    folder, address = website
+    file = name.partition('?')[0]
+    for part in ('a', 'b'):
+        (folder / part).mkdir()
+        (folder / part / file).write_text(part)
+    (cache / file).write_text('of another program')
+    for _ in range(2):
+        paths = [fetch(f'{address}{part}/{name}') for part in ('a', 'b')]
+        assert [path.read_text() for path in paths] == ['a', 'b']
+        assert {path.suffix for path in paths} == {'.pth'}
+
+
+def test_zoos_and_published_files_keep_their_names(cache, monkeypatch):
+    """So that what torchvision, mmengine or the user put there is used."""
+    for name in ('resnet50-0676ba61.pth', 'a_20230104-07514db4.pth', 'a_20230104-12345678.pth'):
+        assert downloading.cache_name(f'https://host/{name}') == name
+    (cache / Path(ATTO.official).name).write_bytes(b'x')
+    monkeypatch.setattr(downloading, 'WEB', 'http://')
+    assert fetch(published.OFFICIAL_HOST + ATTO.official) == cache / Path(ATTO.official).name
+
+
+@pytest.fixture
+def odd_server(cache):
+    """A server that announces more than it sends, or leads elsewhere; its address."""
+
+    class Odd(BaseHTTPRequestHandler):
+        def do_GET(self):
+            cut = self.path == '/cut.pth'
+            self.send_response(200 if cut else 302)
+            self.send_header('Content-Length', '1000' if cut else '0')
+            if not cut:
+                self.send_header('Location', f'http://{self.headers["Host"]}/cut.pth')
+            self.end_headers()
+            self.wfile.write(b'0' * 600 * cut)
+
+    with ThreadingHTTPServer(('127.0.0.1', 0), Odd) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f'http://127.0.0.1:{server.server_port}'
+        server.shutdown()
+
+
+def test_part_of_a_file_is_not_taken_for_the_whole(odd_server, cache, monkeypatch):
+    """torch.hub keeps it: a connection that breaks looks like the end of the file."""
+    torch.hub.download_url_to_file(f'{odd_server}/cut.pth', str(cache / 'cut'), progress=False)
+    assert (cache / 'cut').stat().st_size == 600
+    monkeypatch.setattr(downloading, 'WEB', 'http://')
+    with pytest.raises(FileNotFoundError, match='600 of 1,000 bytes came'):
+        fetch(f'{odd_server}/cut.pth')
+    assert {path.suffix for path in cache.iterdir()} == {'', '.lock'}
+
+
+def test_a_server_leads_nowhere_but_to_https(odd_server, cache):
+    with pytest.raises(OSError, match=r'it leads to http://.*/cut.pth, and only https:// is'):
+        downloading.download(f'{odd_server}/moved.pth', cache / 'file.pth')
+    assert not list(cache.iterdir())
 
 
 def test_the_next_source_is_tried(website, cache, monkeypatch):

@@ -87,7 +87,7 @@ def test_full_disk_leaves_the_checkpoints_before(call, shapes, tmp_path, monkeyp
     assert find_checkpoint(tmp_path).endswith('epoch_2.pth')
 
 
-@pytest.mark.parametrize('damage', ['truncated', 'empty', 'absent', 'all'])
+@pytest.mark.parametrize('damage', ['truncated', 'empty', 'absent', 'one bit', 'all'])
 def test_damaged_checkpoint_is_passed_over(damage, shapes, tmp_path, expected, capsys):
     run = Run(shapes, tmp_path)
     with pytest.raises(Killed):
@@ -96,6 +96,9 @@ def test_damaged_checkpoint_is_passed_over(damage, shapes, tmp_path, expected, c
     content = path.read_bytes()
     if damage == 'absent':
         path.unlink()
+    elif damage == 'one bit':
+        middle = len(content) // 2
+        path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
     else:
         path.write_bytes(content[: 0 if damage == 'empty' else len(content) // 2])
     if damage == 'all':

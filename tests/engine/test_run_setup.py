@@ -1,8 +1,17 @@
 """What the tools tell a user who cannot be served."""
 
-import pytest
+import json
 
-from convnextv2_mm.engine.run_setup import one_sentence_errors
+import pytest
+from mmengine.config import Config, ConfigDict
+from mmengine.fileio import load
+
+from convnextv2_mm.engine.run_setup import (
+    check_data,
+    find_datasets,
+    one_sentence_errors,
+    read_config,
+)
 
 
 def test_first_sentence_is_told(capsys):
@@ -18,3 +27,123 @@ def test_bare_assertion_tells_its_source(capsys):
     error = capsys.readouterr().err
     assert error.startswith('error: AssertionError in ')
     assert error.endswith('raise AssertionError\n')
+
+
+RUN = "default_scope = 'mmpretrain'\nmodel = dict(type='ImageClassifier')\n"
+BASES = {
+    'a list': ("_base_ = ['good.py', 'evil.yaml']\n", {}),
+    'a base of a base': ("_base_ = 'inner.py'\n", {'inner.py': "_base_ = './evil.yaml'\n"}),
+    'a JSON base': (
+        "_base_ = 'inner.json'\n",
+        {'inner.json': json.dumps(dict(_base_='evil.yaml'))},
+    ),
+    'a variable': ("_base_ = '{{ fileDirname }}/evil.yaml'\n", {}),
+    'the environment': ("_base_ = '{{$SOME_BASE:evil.yaml}}'\n", {}),
+    'the other ending': ("_base_ = 'evil.yml'\n", {}),
+}
+
+
+@pytest.mark.parametrize('place', BASES)
+def test_yaml_is_refused_anywhere_in_the_bases(place, tmp_path):
+    trace = tmp_path / 'trace'
+    tag = f"!!python/object/apply:os.system ['touch {trace}']"
+    for name in ('evil.yaml', 'evil.yml'):
+        (tmp_path / name).write_text(f'a: {tag}\n')
+    first, others = BASES[place]
+    for name, text in {'config.py': first + RUN, 'good.py': 'a = 1\n', **others}.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(
+        ValueError, match=r'evil\.ya?ml is not allowed: the name must end in .py or'
+    ):
+        read_config(str(tmp_path / 'config.py'))
+    assert not trace.exists()
+    load(str(tmp_path / 'evil.yaml'))
+    assert trace.exists(), 'the payload does nothing'
+
+
+def test_bases_in_python_and_json_are_read_as_by_mmengine(tmp_path):
+    (tmp_path / 'a.json').write_text(json.dumps(dict(train=dict(a=1, b=2))))
+    (tmp_path / 'b.py').write_text("_base_ = 'a.json'\ntrain = dict(b=3)\n")
+    path = tmp_path / 'config.py'
+    path.write_text(f"_base_ = ['b.py']\n{RUN}train = dict(c=_base_.train.a)\n")
+    config = read_config(str(path))
+    assert config.train == Config.fromfile(path).train == dict(a=1, b=3, c=1)
+
+
+@pytest.mark.parametrize('base', ['config.py', 'other.py', 'link.py'])
+def test_a_config_that_is_its_own_base_is_refused(base, tmp_path):
+    path = tmp_path / 'config.py'
+    path.write_text(f"_base_ = '{base}'\n{RUN}")
+    (tmp_path / 'other.py').write_text("_base_ = 'config.py'\n")
+    (tmp_path / 'link.py').symlink_to(path)
+    with pytest.raises(ValueError, match=r'config .*\.py is among its own bases'):
+        read_config(str(path))
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        'from mmengine.config import read_base\nwith read_base():\n    from .other import *\n',
+        'from mmpretrain.models import ImageClassifier\n',
+        "_base_ = 'inner.py'\n",
+    ],
+)
+def test_configs_that_import_are_refused_in_one_sentence(text, tmp_path):
+    (tmp_path / 'other.py').write_text('a = 1\n')
+    (tmp_path / 'inner.py').write_text('from mmpretrain.models import ConvNeXt\n')
+    (tmp_path / 'config.py').write_text(text + RUN)
+    with pytest.raises(ValueError, match=r'\.py imports a package or uses read_base\(\), which'):
+        read_config(str(tmp_path / 'config.py'))
+
+
+def test_what_mmengine_cannot_parse_is_said(tmp_path):
+    (tmp_path / 'config.py').write_text(f"with open('x'):\n    a = 1\n{RUN}")
+    with pytest.raises(ValueError, match=r'config .*config.py cannot be read: Only `read_base`'):
+        read_config(str(tmp_path / 'config.py'))
+
+
+@pytest.mark.parametrize('kind', ['list', 'Evaluator', 'nested'])
+def test_an_evaluator_reads_no_pickle_but_may_write_one(kind, tmp_path):
+    metric = dict(type='CocoMetric', ann_file='evil.pkl')
+    evaluators = {
+        'list': [dict(type='DumpResults', out_file_path='out.pkl'), metric],
+        'Evaluator': dict(type='Evaluator', metrics=[metric]),
+        'nested': dict(type='Evaluator', metrics=[dict(type='Other', of=dict(a=(1, metric)))]),
+    }
+    (tmp_path / 'config.py').write_text(RUN)
+    path, options = str(tmp_path / 'config.py'), dict(test_evaluator=evaluators[kind])
+    with pytest.raises(ValueError, match='ann_file evil.pkl is not allowed: MMEngine would run'):
+        read_config(path, options)
+    metric['ann_file'] = 'good.json'
+    assert read_config(path, options).test_evaluator == evaluators[kind]
+
+
+def wrappers(inner):
+    """A data set within others, in every way and a few levels deep."""
+    good = dict(type='CocoDataset')
+    repeated = dict(type='RepeatDataset', times=2, dataset=inner)
+    concatenated = dict(type='ConcatDataset', datasets=[good, repeated])
+    mixed = dict(type='MultiImageMixDataset', pipeline=[], dataset=concatenated)
+    return [inner, repeated, concatenated, mixed, dict(type='ConcatDataset', datasets=[mixed])]
+
+
+@pytest.mark.parametrize('depth', range(5))
+def test_data_sets_are_found_within_wrappers(depth):
+    inner = dict(type='CocoDataset', ann_file='a.json')
+    loader = ConfigDict(dataset=wrappers(inner)[depth])
+    found = find_datasets(loader)
+    assert inner in found
+    assert all(part['type'] == 'CocoDataset' for part in found)
+    assert len(found) == (1 if depth < 2 else 2)
+
+
+@pytest.mark.parametrize('depth', range(5))
+@pytest.mark.parametrize('key', ['ann_file', 'proposal_file', 'step', 'several'])
+def test_pickles_are_refused_within_wrappers(key, depth, tmp_path):
+    inner = dict(type='CocoDataset', data_root=str(tmp_path))
+    if key == 'step':
+        inner['pipeline'] = [dict(type='LoadSomething', file='evil.pickle')]
+    else:
+        inner[key] = ['good.json', 'evil.pickle'] if key == 'several' else 'evil.pickle'
+    with pytest.raises(ValueError, match=r'evil\.pickle is not allowed: MMEngine would run'):
+        check_data(ConfigDict(dataset=wrappers(inner)[depth]))
