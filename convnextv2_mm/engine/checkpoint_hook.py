@@ -117,8 +117,12 @@ class CheckpointHook(hooks.CheckpointHook):
             }
             for name, path in self._best_paths.items():
                 key = f'best_ckpt_{name}' if name else 'best_ckpt'
-                if runner.message_hub.get_info(key) and not path:
-                    runner.logger.info('The best checkpoint so far is not in this folder.')
+                before = runner.message_hub.get_info(key)
+                if before and not path:
+                    runner.logger.info(
+                        f'The best checkpoint so far, {Path(before).name}, is not in '
+                        f'{self.out_dir}: its score counts, and the next better one is saved.'
+                    )
                 runner.message_hub.update_info(key, path)
 
     def _own_best(self, path: str) -> str | None:

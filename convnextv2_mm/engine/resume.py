@@ -36,7 +36,7 @@ def one_sentence_stops(work_dir: str) -> Iterator[None]:
         sentence = str(error)
     except OSError as error:
         is_full = error.errno in DISK_FULL
-        if not is_full and not str(error.filename).startswith(str(work_dir)):
+        if not is_full and not Path(str(error.filename)).is_relative_to(work_dir):
             raise
         sentence = f'{error.strerror}: {error.filename or "a log"} could not be written; the '
         sentence += 'checkpoints before are whole: go on with --resume when '
@@ -51,7 +51,7 @@ def one_sentence_stops(work_dir: str) -> Iterator[None]:
 
 def lost(work_dir: str) -> str:
     """What to say of a work dir that is not there any more."""
-    return f'work dir {work_dir} is gone: it was deleted or unmounted while the run was going on'
+    return f'work dir {work_dir} is gone: it was deleted, emptied or unmounted during the run'
 
 
 def make_resumable(config: Config) -> None:
