@@ -62,7 +62,7 @@ def main() -> None:
             images = images[:: len(images) // NUMBER][:NUMBER]
             out = Path(scratch, task)
             options = ['--out', out, '--score-thr', 0.5]
-            run('tools/infer.py', config, last.read_text().strip(), *images, *options)
+            run('tools/infer.py', config, last.parent / last.read_text(), *images, *options)
             save(
                 sheet([out / f'{i.stem}.png' for i in images], 2 if task == 'pretrain' else 3), name
             )

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from infer import predict
 
+from convnextv2_mm.engine.resume import find_checkpoint
 from convnextv2_mm.engine.run_setup import read_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,7 +63,7 @@ def train(task: str, name: str, *options: str) -> list[dict]:
 
 
 def checkpoint(name: str) -> str:
-    return (WORK_DIR / name / 'last_checkpoint').read_text().strip()
+    return find_checkpoint(WORK_DIR / name)
 
 
 def draw(task: str, name: str) -> list[Path]:

@@ -2,8 +2,9 @@
 the weights of a run that nothing disturbs, bit for bit.
 
 At random moments, the run is killed (also while it writes a checkpoint, and while it starts), is
-told to end as a cluster does, loses a loader process, or meets a broken image; then it is taken up
-again with --resume. When it is through, it begins anew, until the time is up.
+told to end as a cluster does (also while it validates), loses a loader process, or meets a broken
+image; then it is taken up again with --resume. When it is through, it begins anew, until the time
+is up.
 """
 
 import argparse
@@ -30,19 +31,21 @@ TOOLS = Path(__file__).resolve().parent
 CONFIG = TOOLS.parent / 'configs/demo/fcmae_convnextv2-a_shapes.py'
 # 8 batches an epoch, 3 a step of the optimizer, 5 a checkpoint: all are out of step.
 EPOCHS = 40
+VALIDATIONS = [80, 160, 240, 320]  # after so many batches
 OPTIONS = [
     'train_dataloader.batch_size=8',
     'train_dataloader.num_workers=2',
     'train_dataloader.dataset.pipeline.1.scale=64',
     f'train_cfg.max_epochs={EPOCHS}',
-    f'train_cfg.val_interval={EPOCHS}',
+    f'train_cfg.val_interval={EPOCHS // len(VALIDATIONS)}',
     f'param_scheduler.1.end={EPOCHS}',
     'optim_wrapper.accumulative_counts=3',
     'default_hooks.checkpoint.by_epoch=False',
     'default_hooks.checkpoint.interval=5',
     'default_hooks.checkpoint.max_keep_ckpts=3',
 ]
-HARMS = ('kill', 'kill while writing', 'terminate', 'kill a loader', 'corrupt a file')
+HARMS = ('kill', 'kill while writing', 'terminate', 'terminate while validating')
+HARMS += ('kill a loader', 'corrupt a file')
 NO_HARM = 'none'
 # The last ended before they came to training.
 STARTS = ('resumed', 'from the start', 'not begun')
@@ -61,7 +64,7 @@ class Life:
         self.data = data
         self.work_dir = work_dir
         self.output: list[str] = []
-        self.is_training = threading.Event()
+        self.is_training, self.is_validating = threading.Event(), threading.Event()
         self.process = subprocess.Popen(
             [*command, '--cfg-options', *options],
             stdout=subprocess.PIPE,
@@ -77,7 +80,10 @@ class Life:
             self.output.append(line)
             if BEGUN in line:
                 self.is_training.set()
+            if any(f'Saving checkpoint at {n} iterations' in line for n in VALIDATIONS):
+                self.is_validating.set()
         self.is_training.set()
+        self.is_validating.set()
 
     def live(self, harm: str, rng: random.Random) -> str:
         """Run to the end, with harm done at some moment.
@@ -90,7 +96,11 @@ class Life:
         else:
             if rng.random() < 0.9:  # the others are harmed while they start
                 self.is_training.wait()
-            time.sleep(rng.uniform(0, 6))
+            if harm == 'terminate while validating':
+                self.is_validating.wait()
+                time.sleep(rng.uniform(0, 0.5))
+            else:
+                time.sleep(rng.uniform(0, 6))
             if harm == 'kill while writing':
                 while self.process.poll() is None and not any(self.work_dir.glob(f'.*{PARTIAL}')):
                     time.sleep(0)
@@ -110,7 +120,7 @@ class Life:
             for pid in rng.sample(loaders, min(1, len(loaders))):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-        elif harm == 'terminate':
+        elif harm.startswith('terminate'):
             os.killpg(self.process.pid, signal.SIGTERM)  # loaders and all
         elif harm == 'corrupt a file':
             images = sorted((self.data / 'images' / 'train').rglob('*.jpg'))
@@ -154,11 +164,11 @@ def saved_iterations(work_dir: Path) -> int:
     pointer = work_dir / 'last_checkpoint'
     if not pointer.is_file():
         return 0
-    return read_file(pointer.read_text())['meta']['iter']
+    return read_file(work_dir / pointer.read_text())['meta']['iter']
 
 
 def final_state(work_dir: Path) -> dict:
-    content = read_file((work_dir / 'last_checkpoint').read_text())
+    content = read_file(work_dir / (work_dir / 'last_checkpoint').read_text())
     return {key: content[key] for key in ('state_dict', 'optimizer', 'param_schedulers')}
 
 
@@ -188,7 +198,7 @@ def run_harmed(data: Path, work_dir: Path, rng: random.Random, args, done: Count
         )
         if code == 0:
             return done
-        if harm == NO_HARM or harm == 'terminate' and code not in (143, -signal.SIGTERM):
+        if harm == NO_HARM or harm.startswith('terminate') and code not in (143, -signal.SIGTERM):
             print(''.join(life.output), file=sys.stderr)
             sys.exit(f'error: the run ended with exit code {code}')
 

@@ -24,7 +24,12 @@ from convnextv2_mm.engine.config_checks import (
 )
 from convnextv2_mm.engine.config_keys import at_key, check_keys
 from convnextv2_mm.engine.ignore_index import check_ignore_index
-from convnextv2_mm.engine.resume import find_checkpoint, make_resumable, one_sentence_stops
+from convnextv2_mm.engine.resume import (
+    checkpoint_folder,
+    find_checkpoint,
+    make_resumable,
+    one_sentence_stops,
+)
 from convnextv2_mm.engine.run_setup import (
     check_learning_rates,
     check_model,
@@ -33,6 +38,7 @@ from convnextv2_mm.engine.run_setup import (
     read_config,
 )
 from convnextv2_mm.engine.tool_arguments import add_cfg_options
+from convnextv2_mm.engine.work_dir import lock_work_dir, outlive_readers
 from convnextv2_mm.errors import BadData
 
 
@@ -76,12 +82,20 @@ def check_config(config: Config) -> nn.Module:
     check_topk(config, splits)
     check_fcmae(model, config, splits)
     check_ignore_index(config, model, splits)
-    if config.get('resume') and not config.get('load_from'):
-        config.load_from = find_checkpoint(config.work_dir)
-    elif config.get('load_from'):
+    return model
+
+
+def choose_checkpoint(config: Config) -> None:
+    """Look at the file to start from, or lock the work dir and find the newest one there."""
+    if config.get('load_from'):
         with at_key('--resume' if config.get('resume') else 'load_from'):
             read_state_dict(config.load_from, 'meta')
-    return model
+    saved_by = config.default_hooks.checkpoint or {}
+    folder = checkpoint_folder(config.work_dir, saved_by.get('out_dir'))
+    local = [path for path in (config.work_dir, folder) if '://' not in path]
+    lock_work_dir(*local, launcher=config.launcher)
+    if config.get('resume') and not config.get('load_from'):
+        config.load_from = find_checkpoint(config.work_dir, folder)
 
 
 def build_runner(args: argparse.Namespace) -> Runner | FlexibleRunner:
@@ -119,6 +133,7 @@ def build_runner(args: argparse.Namespace) -> Runner | FlexibleRunner:
         config.visualizer.vis_backends.append(dict(type='TensorboardVisBackend'))
 
     model = check_config(config)
+    choose_checkpoint(config)
     if args.launcher == 'pytorch' and not torch.cuda.is_available():
         join_cpu_processes(config)
     runner = RUNNERS.build(config)
@@ -147,10 +162,11 @@ def look_at_data(runner: Runner | FlexibleRunner, model: nn.Module) -> None:
 
 def main() -> None:
     args = parse_args()
-    with one_sentence_errors():
-        runner = build_runner(args)
-    with one_sentence_errors((BadData,)), one_sentence_stops():
-        runner.train()
+    with outlive_readers():
+        with one_sentence_errors():
+            runner = build_runner(args)
+        with one_sentence_errors((BadData,)), one_sentence_stops(runner.work_dir):
+            runner.train()
 
 
 if __name__ == '__main__':

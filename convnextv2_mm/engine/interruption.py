@@ -1,4 +1,4 @@
-"""Being asked to stop: SIGTERM, which a cluster sends before it takes a machine, and Ctrl-C."""
+"""Being asked to stop: by a cluster, by Ctrl-C, or by a terminal that is closed."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from torch import distributed
 
 
 class Interruption:
-    """Notes SIGTERM and SIGINT, and brings all processes of a run to one answer.
+    """Notes signals that ask to stop, and brings all processes of a run to one answer.
 
     The first signal is noted; a second of the same kind does what it did before, which is to end
-    the program at once.
+    the program at once. A signal that was ignored before, as SIGHUP is after ``nohup``, still is.
     """
 
-    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+    # Clusters send SIGTERM, Slurm SIGUSR1 where it is told to. Windows has neither of the last two.
+    NAMES = ('SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1')
 
     def __init__(self) -> None:
         self.number = 0  # of the signal, 0 if there was none
+        self.is_watching = False
         self._before: dict[int, object] = {}
         self._group = None
         self._ballot = torch.zeros(1, dtype=torch.int64)
@@ -29,8 +31,11 @@ class Interruption:
 
     def watch(self) -> None:
         """Begin to note signals."""
+        self.is_watching = True
         if threading.current_thread() is threading.main_thread():  # no other may
-            self._before = {s: signal.signal(s, self._note) for s in self.SIGNALS}
+            numbers = [getattr(signal, name) for name in self.NAMES if hasattr(signal, name)]
+            heard = [n for n in numbers if signal.getsignal(n) != signal.SIG_IGN]
+            self._before = {n: signal.signal(n, self._note) for n in heard}
         if is_distributed():
             # On the host, even with NCCL: so that no process waits for its device.
             self._group = distributed.new_group(backend='gloo')
@@ -41,11 +46,20 @@ class Interruption:
 
     def ended(self) -> None:
         """Leave the signals as they were."""
+        self.is_watching = False
         for number, handler in self._before.items():
             signal.signal(number, handler)
         if self._vote is not None:
             self._vote.wait()
             self._vote = None
+
+    def least(self, number: int) -> int:
+        """The smallest of the numbers that the processes give."""
+        if not is_distributed():
+            return number
+        numbers = torch.tensor(number)
+        distributed.all_reduce(numbers, distributed.ReduceOp.MIN, self._group)
+        return int(numbers)
 
     def agreed(self) -> int:
         """The signal that some process has noted, the same answer in all; 0 if none.

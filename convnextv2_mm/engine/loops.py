@@ -136,7 +136,9 @@ class _WorkerStart:
         self.then = then
 
     def __call__(self, worker: int) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for name in ('SIGINT', 'SIGHUP', 'SIGUSR1'):
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_end_if_the_parent_asks, daemon=True).start()
         if self.then is not None:

@@ -113,5 +113,6 @@ class Run:
 
 
 def last_checkpoint(run: Run) -> dict:
-    path = (Path(run.config.work_dir) / 'last_checkpoint').read_text()
+    work_dir = Path(run.config.work_dir)
+    path = work_dir / (work_dir / 'last_checkpoint').read_text()
     return torch.load(path, weights_only=False)

@@ -4,6 +4,8 @@ import contextlib
 import errno
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +16,7 @@ import pytest
 import torch
 from test_tools import DEMO, ROOT, configs, newest_checkpoint, options, run, shapes  # noqa: F401
 
-from convnextv2_mm.engine import CheckpointHook
+from convnextv2_mm.engine import CheckpointHook, work_dir
 
 
 class Killed(BaseException):
@@ -113,3 +115,51 @@ def test_numbers_that_stay_wrong_end_in_one_sentence(configs, options, tmp_path,
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith('error: 3 steps in a row up to iteration 3 had a loss or gradients')
     assert newest_checkpoint(tmp_path).endswith('epoch_1.pth')
+
+
+def test_second_run_in_a_work_dir_changes_nothing(configs, options, tmp_path, monkeypatch, capsys):  # noqa: F811
+    monkeypatch.setattr(work_dir, 'PATIENCE', 0)
+    program = 'import sys; from convnextv2_mm.engine.work_dir import lock_work_dir as lock; '
+    program += 'lock(sys.argv[1]); print(flush=True); input()'
+    command = [sys.executable, '-c', program, tmp_path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
+        first.stdout.readline()
+        with pytest.raises(SystemExit) as stop:
+            train(configs['pretrain'], tmp_path, options['pretrain'])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert f'{tmp_path} is in use by another run, process {first.pid} on' in error
+    assert [path.name for path in tmp_path.iterdir()] == ['.lock']
+
+
+def test_lost_work_dir_ends_in_one_sentence(configs, options, tmp_path, monkeypatch, capsys):  # noqa: F811
+    save = CheckpointHook.after_train_iter
+
+    def lose(hook, runner, *args, **kwargs):
+        shutil.rmtree(tmp_path / 'run', ignore_errors=True)
+        save(hook, runner, *args, **kwargs)
+
+    monkeypatch.setattr(CheckpointHook, 'after_train_iter', lose)
+    with pytest.raises(SystemExit) as stop:
+        train(configs['pretrain'], tmp_path / 'run', options['pretrain'])
+    assert stop.value.code == 3
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith(f'error: work dir {tmp_path}/run is gone')
+
+
+def test_run_outlives_the_reader_of_its_output(configs, options, tmp_path):  # noqa: F811
+    command = [sys.executable, ROOT / 'tools/train.py', configs['pretrain'], '--work-dir', tmp_path]
+    process = subprocess.Popen(
+        [*command, '--cfg-options', *options['pretrain']],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.readline()
+    process.stdout.close()
+    errors = process.stderr.read()
+    assert process.wait() == 0
+    assert not re.search('Traceback|BrokenPipe|Logging error', errors)
+    assert newest_checkpoint(tmp_path).endswith('epoch_2.pth')
+    (log,) = tmp_path.glob('*/*.log')
+    assert 'nobody reads <stdout> any more' in log.read_text()

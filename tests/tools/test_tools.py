@@ -148,7 +148,7 @@ def trained(request, configs, options, pretrained, tmp_path_factory):
 
 
 def newest_checkpoint(work_dir: Path) -> str:
-    return (work_dir / 'last_checkpoint').read_text().strip()
+    return str(work_dir / (work_dir / 'last_checkpoint').read_text())
 
 
 def test_training_logs_and_evaluates(trained):
