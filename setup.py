@@ -51,6 +51,13 @@ setup(
         'onedl-mmsegmentation>=1.4,<1.5',
         'onedl-mmpretrain>=1.3.5,<1.4',
         'filelock',
+        'matplotlib',
+        'numpy',
+        'opencv-python-headless',
+        'pillow',
+        'prettytable',
+        'pycocotools',
+        'rich',
         'safetensors>=0.4.3',
     ],
     extras_require={
