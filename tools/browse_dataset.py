@@ -12,6 +12,16 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+from convnextv2_mm.engine.pictures import draw_sample, write_picture
+from convnextv2_mm.engine.run_setup import (
+    check_data,
+    check_model,
+    one_sentence_errors,
+    read_config,
+)
+from convnextv2_mm.models import FCMAE
+from convnextv2_mm.ops import PatchLayout
+
 import cv2
 import mmcv
 import numpy as np
@@ -22,16 +32,6 @@ from mmengine.registry import DATASETS, FUNCTIONS, MODELS
 from mmengine.runner import set_random_seed
 from mmengine.structures import BaseDataElement
 from mmengine.utils import ProgressBar
-
-from convnextv2_mm.engine.pictures import draw_sample, write_picture
-from convnextv2_mm.engine.run_setup import (
-    check_data,
-    check_model,
-    one_sentence_errors,
-    read_config,
-)
-from convnextv2_mm.models import FCMAE
-from convnextv2_mm.ops import PatchLayout
 
 BATCH = 8  # images that are mixed or padded together, at most
 CELL, SHEET = 480, 8000  # pixels: width of a picture on the sheet, and largest of the sheet

@@ -20,18 +20,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-import mmdet.datasets
-from mmcv.transforms import LoadImageFromFile as MMCVLoadImageFromFile
-from mmengine import fileio
-from mmengine.config import ConfigDict, DictAction
-from mmengine.dataset import BaseDataset
-from mmengine.registry import DATASETS
-from mmseg.datasets.transforms import LoadAnnotations as MMSegLoadAnnotations
-from PIL import ExifTags, Image
-from rich.console import Console
-from rich.progress import Progress
-from torch.utils.data import DataLoader, Dataset
-
 from convnextv2_mm.checkpoints.whole_files import written_whole
 from convnextv2_mm.datasets import LoadAnnotations, LoadImageFromFile
 from convnextv2_mm.datasets.bad_data import coco_options, entry_problem
@@ -44,6 +32,18 @@ from convnextv2_mm.engine.run_setup import (
     read_config,
 )
 from convnextv2_mm.errors import BadData
+
+import mmdet.datasets
+from mmcv.transforms import LoadImageFromFile as MMCVLoadImageFromFile
+from mmengine import fileio
+from mmengine.config import ConfigDict, DictAction
+from mmengine.dataset import BaseDataset
+from mmengine.registry import DATASETS
+from mmseg.datasets.transforms import LoadAnnotations as MMSegLoadAnnotations
+from PIL import ExifTags, Image
+from rich.console import Console
+from rich.progress import Progress
+from torch.utils.data import DataLoader, Dataset
 
 SPLITS = ('train', 'val', 'test')
 REPLACED = 'another sample takes its place'

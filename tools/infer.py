@@ -11,15 +11,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
-import numpy as np
-import torch
-from mmengine.config import Config, DictAction
-from mmengine.registry import DATASETS
-from mmengine.structures import BaseDataElement
-from mmengine.utils import track_iter_progress
-from pycocotools import mask as coco_mask
-
 from convnextv2_mm.engine.pictures import (
     draw_prediction,
     open_window,
@@ -33,6 +24,15 @@ from convnextv2_mm.engine.run_setup import (
     read_config,
 )
 from convnextv2_mm.errors import BadData
+
+import cv2
+import numpy as np
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.registry import DATASETS
+from mmengine.structures import BaseDataElement
+from mmengine.utils import track_iter_progress
+from pycocotools import mask as coco_mask
 
 
 def parse_args() -> argparse.Namespace:

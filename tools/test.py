@@ -3,10 +3,6 @@
 import argparse
 import os
 
-from mmengine.config import ConfigDict, DictAction
-from mmengine.model import revert_sync_batchnorm
-from mmengine.runner import Runner
-
 from convnextv2_mm.engine.run_setup import (
     check_data,
     check_model,
@@ -15,6 +11,10 @@ from convnextv2_mm.engine.run_setup import (
     read_config,
 )
 from convnextv2_mm.errors import BadData
+
+from mmengine.config import ConfigDict, DictAction
+from mmengine.model import revert_sync_batchnorm
+from mmengine.runner import Runner
 
 
 def parse_args() -> argparse.Namespace:

@@ -3,12 +3,6 @@
 import argparse
 import os
 
-import torch
-from mmengine.config import DictAction
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import RUNNERS
-from mmengine.runner import FlexibleRunner, Runner
-
 from convnextv2_mm.checkpoints import read_state_dict
 from convnextv2_mm.engine.resume import find_checkpoint, make_resumable, one_sentence_stops
 from convnextv2_mm.engine.run_setup import (
@@ -19,6 +13,12 @@ from convnextv2_mm.engine.run_setup import (
     read_config,
 )
 from convnextv2_mm.errors import BadData
+
+import torch
+from mmengine.config import DictAction
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import RUNNERS
+from mmengine.runner import FlexibleRunner, Runner
 
 
 def parse_args() -> argparse.Namespace:

@@ -1,6 +1,7 @@
 """OpenCV on a machine without the libraries of a desktop."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ SENTENCE = (
     f'OpenCV does not load ({REASON}): install its build without windows, '
     'pip install --force-reinstall --no-deps opencv-python-headless==4.12.0.88\n'
 )
+SCRIPTS = sorted(path.relative_to(ROOT) for path in (ROOT / 'tools').rglob('*.py'))
 
 
 def python(*arguments: object, **environment: object) -> subprocess.CompletedProcess:
@@ -93,6 +95,20 @@ def test_what_uninstalling_one_of_two_builds_leaves(broken):
     (broken / 'cv2/__init__.py').write_text('')
     done = python('-c', 'import convnextv2_mm', PYTHONPATH=f'{broken}:{ROOT}')
     assert "ImportError: OpenCV does not load (cannot import name 'imread'" in done.stderr
+
+
+@pytest.mark.parametrize('script', SCRIPTS, ids=str)
+def test_tools_say_what_to_install(broken, script):
+    done = python(script, PYTHONPATH=f'{broken}:{ROOT}')
+    assert (done.returncode, done.stderr) == (2, f'error: {SENTENCE}')
+
+
+def test_installed_tools_say_what_to_install(broken):
+    ignore = shutil.ignore_patterns('__pycache__', '.mim')
+    shutil.copytree(ROOT / 'convnextv2_mm', broken / 'convnextv2_mm', ignore=ignore)
+    tools = shutil.copytree(ROOT / 'tools', broken / 'convnextv2_mm/.mim/tools', ignore=ignore)
+    done = python(tools / 'train.py', PYTHONPATH=broken)
+    assert (done.returncode, done.stderr) == (2, f'error: {SENTENCE}')
 
 
 def test_the_version_is_the_one_that_is_tested():

@@ -6,12 +6,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from mmengine.config import Config, DictAction
-from mmengine.registry import MODELS
-from mmengine.structures import BaseDataElement
-from torch import Tensor
-
 from convnextv2_mm.analysis import FEATURES
 from convnextv2_mm.engine.figures import check_figure_path
 from convnextv2_mm.engine.run_setup import (
@@ -23,6 +17,12 @@ from convnextv2_mm.engine.run_setup import (
     read_config,
 )
 from convnextv2_mm.models import FCMAE, ConvNeXtV2
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.registry import MODELS
+from mmengine.structures import BaseDataElement
+from torch import Tensor
 
 
 @dataclass

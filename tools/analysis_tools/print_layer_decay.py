@@ -6,11 +6,11 @@ read.
 
 import argparse
 
+from convnextv2_mm.engine.run_setup import check_model, one_sentence_errors, read_config
+
 from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
-
-from convnextv2_mm.engine.run_setup import check_model, one_sentence_errors, read_config
 
 
 def parse_args() -> argparse.Namespace:
