@@ -61,7 +61,7 @@ setup(
         'safetensors>=0.4.3',
     ],
     extras_require={
-        'onnx': ['onnx>=1.23', 'onnxruntime>=1.31', 'onnxscript>=0.7'],
+        'onnx': ['onnx>=1.23', 'onnxruntime>=1.23', 'onnxscript>=0.7'],
         'spconv': ['spconv>=2.3.8,<2.4'],
         'tensorboard': ['tensorboard'],
     },
