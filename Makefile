@@ -32,6 +32,7 @@ install: .venv/installed
 .venv/installed: setup.py $(wildcard requirements/*.txt)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -r requirements/tests.txt
+	$(BIN)/python -m pip install --quiet --force-reinstall --no-deps -r requirements/headless.txt
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
 

@@ -1,7 +1,10 @@
 """Configs, tools and the model index are where MMEngine and MIM look, however it is installed."""
 
+import ast
 import importlib.util
 import os
+import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -9,6 +12,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import setuptools
+from importlib_metadata import packages_distributions  # Python 3.10's knows fewer
 from modelindex.load_model_index import load as load_model_index
 
 ROOT = Path(__file__).parents[1]
@@ -118,6 +123,34 @@ def test_model_index_names_files_that_are_there(source):
     index = load_model_index(str(source / 'model-index.yml'))
     for model in index.models or []:
         assert (source / model.config).is_file(), model.name
+
+
+def imported(path: Path) -> set[str]:
+    """Names of the packages that a module imports at its top, itself and its folder left out."""
+    names = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.add(node.module)
+    beside = {other.stem for other in path.parent.glob('*.py')}
+    return {name.split('.')[0] for name in names} - beside - {'convnextv2_mm'}
+
+
+def test_what_is_imported_is_declared(monkeypatch):
+    """triton comes with torch where there is one, and is imported only there."""
+    captured = {}
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(setuptools, 'setup', lambda **options: captured.update(options))
+    runpy.run_path('setup.py')
+    required = captured['install_requires'] + sum(captured['extras_require'].values(), [])
+    declared = {re.match(r'[\w-]+', requirement)[0] for requirement in required}
+
+    paths = [path for name in ('convnextv2_mm', 'tools') for path in Path(name).rglob('*.py')]
+    names = set().union(*map(imported, paths)) - sys.stdlib_module_names - {'triton'}
+    providers = packages_distributions()
+    missing = {name for name in names if not declared & set(providers.get(name, ()))}
+    assert not missing
 
 
 @pytest.mark.slow

@@ -23,18 +23,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from convnextv2_mm.engine.figures import styles
+from convnextv2_mm.engine.run_setup import one_sentence_errors
+from convnextv2_mm.models import ConvNeXtV2
+from convnextv2_mm.ops.backends import BACKENDS
+
 import matplotlib.pyplot as plt
 import torch
-from contenders import CONFIGS, PRECISIONS, Contender, groups
 from mmengine.config import Config
 from mmengine.dataset import default_collate
 from mmengine.registry import DATASETS, init_default_scope
 from torch.utils.data import DataLoader, RandomSampler
 
-from convnextv2_mm.engine.figures import styles
-from convnextv2_mm.engine.run_setup import one_sentence_errors
-from convnextv2_mm.models import ConvNeXtV2
-from convnextv2_mm.ops.backends import BACKENDS
+from contenders import CONFIGS, PRECISIONS, Contender, groups
 
 PLOT_NAMES = dict(auto='sparse', masked='dense masked')
 PARTS = dict(pretrain='loader', detector='backbone', segmentor='backbone', ops='forward')

@@ -17,6 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from convnextv2_mm.engine.run_setup import one_sentence_errors
+
 import cv2
 import numpy as np
 import torch
@@ -24,8 +26,6 @@ from mmengine.config import Config
 from mmengine.registry import FUNCTIONS, MODELS, TRANSFORMS, init_default_scope
 from PIL import Image
 from torch import nn
-
-from convnextv2_mm.engine.run_setup import one_sentence_errors
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 ENDINGS = ('.jpg', '.jpeg', '.png')

@@ -12,17 +12,6 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-import cv2
-import mmcv
-import numpy as np
-import torch
-from mmengine.config import Config, ConfigDict
-from mmengine.model import BaseDataPreprocessor
-from mmengine.registry import DATASETS, FUNCTIONS, MODELS
-from mmengine.runner import set_random_seed
-from mmengine.structures import BaseDataElement
-from mmengine.utils import ProgressBar
-
 from convnextv2_mm.engine.pictures import draw_sample, write_picture
 from convnextv2_mm.engine.run_setup import (
     check_data,
@@ -33,6 +22,17 @@ from convnextv2_mm.engine.run_setup import (
 from convnextv2_mm.engine.tool_arguments import add_cfg_options
 from convnextv2_mm.models import FCMAE
 from convnextv2_mm.ops import PatchLayout
+
+import cv2
+import mmcv
+import numpy as np
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.model import BaseDataPreprocessor
+from mmengine.registry import DATASETS, FUNCTIONS, MODELS
+from mmengine.runner import set_random_seed
+from mmengine.structures import BaseDataElement
+from mmengine.utils import ProgressBar
 
 BATCH = 8  # images that are mixed or padded together, at most
 CELL, SHEET = 480, 8000  # pixels: width of a picture on the sheet, and largest of the sheet

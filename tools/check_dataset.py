@@ -22,19 +22,6 @@ from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-import mmdet.datasets
-import numpy as np
-from mmcv.transforms import LoadImageFromFile as MMCVLoadImageFromFile
-from mmengine import fileio
-from mmengine.config import ConfigDict
-from mmengine.dataset import BaseDataset
-from mmengine.registry import DATASETS, MODELS
-from mmseg.datasets.transforms import LoadAnnotations as MMSegLoadAnnotations
-from PIL import ExifTags, Image
-from rich.console import Console
-from rich.progress import Progress
-from torch.utils.data import DataLoader, Dataset
-
 from convnextv2_mm.checkpoints.whole_files import written_whole
 from convnextv2_mm.datasets import CocoDataset, LoadAnnotations, LoadImageFromFile
 from convnextv2_mm.datasets.bad_data import coco_options, entry_problem
@@ -59,6 +46,19 @@ from convnextv2_mm.engine.run_setup import (
 )
 from convnextv2_mm.engine.tool_arguments import add_cfg_options
 from convnextv2_mm.errors import BadData
+
+import mmdet.datasets
+import numpy as np
+from mmcv.transforms import LoadImageFromFile as MMCVLoadImageFromFile
+from mmengine import fileio
+from mmengine.config import ConfigDict
+from mmengine.dataset import BaseDataset
+from mmengine.registry import DATASETS, MODELS
+from mmseg.datasets.transforms import LoadAnnotations as MMSegLoadAnnotations
+from PIL import ExifTags, Image
+from rich.console import Console
+from rich.progress import Progress
+from torch.utils.data import DataLoader, Dataset
 
 SPLITS = ('train', 'val', 'test')
 REPLACED = 'another sample takes its place'

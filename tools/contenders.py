@@ -8,6 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from convnextv2_mm.models import FCMAE, ConvNeXtV2
+from convnextv2_mm.ops import PatchLayout, depthwise_conv, gelu_grn_linear
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -17,9 +20,6 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData, PixelData
 from torch import Tensor, nn
-
-from convnextv2_mm.models import FCMAE, ConvNeXtV2
-from convnextv2_mm.ops import PatchLayout, depthwise_conv, gelu_grn_linear
 
 CONFIGS = Path(__file__).parents[1] / 'configs/_base_'
 PRECISIONS = {'fp32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}

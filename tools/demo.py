@@ -12,10 +12,10 @@ import warnings
 from html import escape
 from pathlib import Path
 
-from infer import predict
-
 from convnextv2_mm.engine.resume import find_checkpoint
 from convnextv2_mm.engine.run_setup import read_config
+
+from infer import predict
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK_DIR = Path('work_dirs/demo')

@@ -11,14 +11,14 @@ import tempfile
 import warnings
 from pathlib import Path
 
+from convnextv2_mm.engine.run_setup import load_model, one_sentence_errors, read_config
+from convnextv2_mm.engine.tool_arguments import add_cfg_options
+from convnextv2_mm.models import SparseConvNeXtV2
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from convnextv2_mm.engine.run_setup import load_model, one_sentence_errors, read_config
-from convnextv2_mm.engine.tool_arguments import add_cfg_options
-from convnextv2_mm.models import SparseConvNeXtV2
 
 TRACED = (2, 96, 128)
 CHECKED = [(2, 96, 128), (1, 224, 224), (3, 75, 110)]  # N, H, W

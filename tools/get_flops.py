@@ -9,17 +9,17 @@ import argparse
 from collections.abc import Callable
 from functools import partial
 
-import torch
-from mmengine.model import revert_sync_batchnorm
-from prettytable import PrettyTable
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
-
 from convnextv2_mm.engine.run_setup import check_model, one_sentence_errors, read_config
 from convnextv2_mm.engine.tool_arguments import add_cfg_options
 from convnextv2_mm.models import FCMAE
 from convnextv2_mm.ops import PatchLayout
 from convnextv2_mm.ops.patch_layout import patch_grid
+
+import torch
+from mmengine.model import revert_sync_batchnorm
+from prettytable import PrettyTable
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 
 def parse_args() -> argparse.Namespace:

@@ -14,16 +14,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
-import numpy as np
-import torch
-from mmengine.config import Config
-from mmengine.registry import DATASETS
-from mmengine.structures import BaseDataElement
-from mmengine.utils import track_iter_progress
-from pycocotools import mask as coco_mask
-from torch import nn
-
 from convnextv2_mm.checkpoints.reading import read_file
 from convnextv2_mm.engine.config_checks import (
     check_num_classes,
@@ -46,6 +36,16 @@ from convnextv2_mm.engine.run_setup import (
 )
 from convnextv2_mm.engine.tool_arguments import add_cfg_options, device_name
 from convnextv2_mm.errors import BadData
+
+import cv2
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import DATASETS
+from mmengine.structures import BaseDataElement
+from mmengine.utils import track_iter_progress
+from pycocotools import mask as coco_mask
+from torch import nn
 
 
 def parse_args() -> argparse.Namespace:

@@ -17,12 +17,12 @@ from pathlib import Path
 
 os.environ.pop('TRITON_INTERPRET', None)  # before Triton is imported: this is about the compiler
 
+from convnextv2_mm.ops import triton_depthwise_conv as conv
+from convnextv2_mm.ops import triton_gelu_grn_linear as gelu
+
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-
-from convnextv2_mm.ops import triton_depthwise_conv as conv
-from convnextv2_mm.ops import triton_gelu_grn_linear as gelu
 
 BINARIES = Path(triton.__file__).parent / 'backends/nvidia/bin'
 FEATURES = ('x', 'y', 'grad', 'grad_x')  # in bfloat16; other pointers are float32 or the table

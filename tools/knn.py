@@ -10,6 +10,11 @@ docs/checkpoints.md names, FCMAE's as it is. One process; the training features 
 import argparse
 from collections.abc import Iterator
 
+from convnextv2_mm.checkpoints import read_backbone
+from convnextv2_mm.engine.run_setup import check_data, one_sentence_errors, read_config
+from convnextv2_mm.engine.tool_arguments import add_cfg_options, device_name
+from convnextv2_mm.models import ConvNeXtV2
+
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
@@ -19,11 +24,6 @@ from mmengine.utils import track_iter_progress
 from mmpretrain.models import BaseClassifier
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-
-from convnextv2_mm.checkpoints import read_backbone
-from convnextv2_mm.engine.run_setup import check_data, one_sentence_errors, read_config
-from convnextv2_mm.engine.tool_arguments import add_cfg_options, device_name
-from convnextv2_mm.models import ConvNeXtV2
 
 
 def parse_args() -> argparse.Namespace:

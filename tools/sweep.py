@@ -29,6 +29,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import convnextv2_mm  # noqa: F401  # its types, and `_base_` of mmseg
+from convnextv2_mm.checkpoints.whole_files import written_whole
+from convnextv2_mm.engine.run_setup import one_sentence_errors, parse_config
+
 from mmengine.config import Config, DictAction
 from mmengine.registry import (
     DATA_SAMPLERS,
@@ -46,10 +50,6 @@ from mmengine.registry import (
 )
 from mmengine.runner import Runner
 from prettytable import PrettyTable
-
-import convnextv2_mm  # noqa: F401  # its types, and `_base_` of mmseg
-from convnextv2_mm.checkpoints.whole_files import written_whole
-from convnextv2_mm.engine.run_setup import one_sentence_errors, parse_config
 
 TOOLS = Path(__file__).resolve().parent
 REGISTRIES = (DATA_SAMPLERS, DATASETS, HOOKS, LOOPS, METRICS, MODELS, OPTIM_WRAPPERS, OPTIMIZERS)

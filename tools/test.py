@@ -3,10 +3,6 @@
 import argparse
 import os
 
-from mmengine.config import ConfigDict
-from mmengine.model import revert_sync_batchnorm
-from mmengine.runner import Runner
-
 from convnextv2_mm.engine.coco_setup import check_tta
 from convnextv2_mm.engine.config_checks import (
     check_fcmae,
@@ -25,6 +21,10 @@ from convnextv2_mm.engine.run_setup import (
 )
 from convnextv2_mm.engine.tool_arguments import add_cfg_options
 from convnextv2_mm.errors import BadData
+
+from mmengine.config import ConfigDict
+from mmengine.model import revert_sync_batchnorm
+from mmengine.runner import Runner
 
 
 def parse_args() -> argparse.Namespace:

@@ -3,13 +3,6 @@
 import argparse
 import os
 
-import torch
-from mmengine.config import Config
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import RUNNERS
-from mmengine.runner import EpochBasedTrainLoop, FlexibleRunner, Runner
-from torch import nn
-
 from convnextv2_mm.checkpoints import read_state_dict
 from convnextv2_mm.engine.config_checks import (
     batch_warnings,
@@ -40,6 +33,13 @@ from convnextv2_mm.engine.run_setup import (
 from convnextv2_mm.engine.tool_arguments import add_cfg_options
 from convnextv2_mm.engine.work_dir import lock_work_dir, outlive_readers
 from convnextv2_mm.errors import BadData
+
+import torch
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import RUNNERS
+from mmengine.runner import EpochBasedTrainLoop, FlexibleRunner, Runner
+from torch import nn
 
 
 def parse_args() -> argparse.Namespace:

@@ -12,14 +12,6 @@ import socket
 import tempfile
 from pathlib import Path
 
-import torch
-from mmengine.config import Config
-from mmengine.dist import all_reduce_dict
-from mmengine.hooks import Hook
-from mmengine.model import revert_sync_batchnorm
-from mmengine.runner import Runner
-from torch import Tensor
-
 from convnextv2_mm.engine.resume import make_resumable
 from convnextv2_mm.engine.run_setup import (
     check_data,
@@ -30,6 +22,14 @@ from convnextv2_mm.engine.run_setup import (
     unwrap,
 )
 from convnextv2_mm.engine.tool_arguments import add_cfg_options
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import all_reduce_dict
+from mmengine.hooks import Hook
+from mmengine.model import revert_sync_batchnorm
+from mmengine.runner import Runner
+from torch import Tensor
 
 Step = tuple[dict[str, Tensor], dict[str, Tensor]]  # losses and gradients by name
 

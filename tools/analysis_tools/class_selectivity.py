@@ -11,15 +11,15 @@ import argparse
 import math
 from pathlib import Path
 
+from convnextv2_mm.analysis import ClassMeans, choose_blocks, class_selectivity, watch_features
+from convnextv2_mm.engine.figures import styles, write_figure, write_numbers
+from convnextv2_mm.engine.run_setup import find_images, one_sentence_errors
+
 import torch
 from matplotlib.figure import Figure
 from mmengine.utils import track_iter_progress
 from model_arguments import Model, add_model_arguments, add_several_models, load_models
 from torch import Tensor
-
-from convnextv2_mm.analysis import ClassMeans, choose_blocks, class_selectivity, watch_features
-from convnextv2_mm.engine.figures import styles, write_figure, write_numbers
-from convnextv2_mm.engine.run_setup import find_images, one_sentence_errors
 
 BINS = 25
 PER_ROW = 6

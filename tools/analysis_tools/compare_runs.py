@@ -10,13 +10,13 @@ import argparse
 import json
 from pathlib import Path
 
+from convnextv2_mm.engine.figures import check_figure_path, styles, write_figure, write_numbers
+from convnextv2_mm.engine.run_setup import one_sentence_errors
+
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from mmengine.utils import track_iter_progress
 from model_arguments import add_output_arguments
-
-from convnextv2_mm.engine.figures import check_figure_path, styles, write_figure, write_numbers
-from convnextv2_mm.engine.run_setup import one_sentence_errors
 
 TRAINING = ('loss', 'lr')
 METRICS = ('coco/bbox_mAP', 'coco/segm_mAP', 'mIoU', 'accuracy/top1', 'fcmae/loss')

@@ -8,14 +8,14 @@ FCMAE. The paper takes 1000 images of ImageNet's validation set (--num-images 10
 
 import argparse
 
+from convnextv2_mm.analysis import choose_blocks, cosine_distance, watch_features
+from convnextv2_mm.engine.figures import styles, write_figure, write_numbers
+from convnextv2_mm.engine.run_setup import find_images, one_sentence_errors
+
 import torch
 from matplotlib.figure import Figure
 from mmengine.utils import track_iter_progress
 from model_arguments import Model, add_model_arguments, add_several_models, load_models
-
-from convnextv2_mm.analysis import choose_blocks, cosine_distance, watch_features
-from convnextv2_mm.engine.figures import styles, write_figure, write_numbers
-from convnextv2_mm.engine.run_setup import find_images, one_sentence_errors
 
 
 def parse_args() -> argparse.Namespace:

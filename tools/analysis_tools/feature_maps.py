@@ -9,14 +9,14 @@ checkpoint of FCMAE.
 
 import argparse
 
+from convnextv2_mm.analysis import choose_blocks, cosine_distance, watch_features
+from convnextv2_mm.engine.figures import write_figure, write_numbers
+from convnextv2_mm.engine.run_setup import find_images, one_sentence_errors
+
 import torch
 from matplotlib.figure import Figure
 from mmengine.utils import track_iter_progress
 from model_arguments import Model, add_model_arguments, add_several_models, load_models
-
-from convnextv2_mm.analysis import choose_blocks, cosine_distance, watch_features
-from convnextv2_mm.engine.figures import write_figure, write_numbers
-from convnextv2_mm.engine.run_setup import find_images, one_sentence_errors
 
 PER_ROW = 8
 

@@ -10,12 +10,12 @@ import argparse
 import json
 from pathlib import Path
 
+from convnextv2_mm.engine.figures import COLOURS, check_figure_path, write_figure, write_numbers
+from convnextv2_mm.engine.run_setup import find_images, one_sentence_errors
+
 from matplotlib.figure import Figure
 from mmengine.utils import track_iter_progress
 from model_arguments import add_model_arguments, add_output_arguments, load_fcmae
-
-from convnextv2_mm.engine.figures import COLOURS, check_figure_path, write_figure, write_numbers
-from convnextv2_mm.engine.run_setup import find_images, one_sentence_errors
 
 KEY = 'model.mask_ratio'
 

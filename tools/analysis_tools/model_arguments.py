@@ -6,12 +6,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from mmengine.config import Config
-from mmengine.registry import MODELS
-from mmengine.structures import BaseDataElement
-from torch import Tensor
-
 from convnextv2_mm.analysis import FEATURES
 from convnextv2_mm.engine.figures import check_figure_path
 from convnextv2_mm.engine.run_setup import (
@@ -24,6 +18,12 @@ from convnextv2_mm.engine.run_setup import (
 )
 from convnextv2_mm.engine.tool_arguments import add_cfg_options, device_name
 from convnextv2_mm.models import FCMAE, ConvNeXtV2
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS
+from mmengine.structures import BaseDataElement
+from torch import Tensor
 
 
 @dataclass

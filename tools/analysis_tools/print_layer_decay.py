@@ -6,11 +6,11 @@ read.
 
 import argparse
 
-from mmengine.logging import MMLogger
-from mmengine.optim import build_optim_wrapper
-
 from convnextv2_mm.engine.run_setup import check_model, one_sentence_errors, read_config
 from convnextv2_mm.engine.tool_arguments import add_cfg_options
+
+from mmengine.logging import MMLogger
+from mmengine.optim import build_optim_wrapper
 
 
 def parse_args() -> argparse.Namespace:

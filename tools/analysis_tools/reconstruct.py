@@ -10,15 +10,15 @@ import gc
 import statistics
 from pathlib import Path
 
+from convnextv2_mm.engine.figures import write_figure, write_numbers
+from convnextv2_mm.engine.pictures import draw_reconstruction
+from convnextv2_mm.engine.run_setup import find_images, one_sentence_errors
+
 from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.structures import BaseDataElement
 from mmengine.utils import track_iter_progress
 from model_arguments import add_model_arguments, load_fcmae
-
-from convnextv2_mm.engine.figures import write_figure, write_numbers
-from convnextv2_mm.engine.pictures import draw_reconstruction
-from convnextv2_mm.engine.run_setup import find_images, one_sentence_errors
 
 
 def parse_args() -> argparse.Namespace:

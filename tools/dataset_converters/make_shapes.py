@@ -3,9 +3,9 @@
 import argparse
 import sys
 
-from mmengine.utils import track_iter_progress
-
 from convnextv2_mm.datasets.shapes import write_shapes
+
+from mmengine.utils import track_iter_progress
 
 
 def parse_args() -> argparse.Namespace:
