@@ -59,6 +59,7 @@ setup(
         'pycocotools',
         'rich',
         'safetensors>=0.4.3',
+        'tqdm',
     ],
     extras_require={
         'onnx': ['onnx>=1.23', 'onnxruntime>=1.23', 'onnxscript>=0.7'],

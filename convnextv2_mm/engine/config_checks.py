@@ -28,7 +28,6 @@ from ..models import FCMAE
 from ..ops import PatchLayout
 from ..ops.patch_layout import patch_grid
 from .config_keys import Part, at_key, find_type
-from .loops import SeededDataset
 from .run_setup import check_data, find_datasets
 
 # What their num_classes counts is not the classes of the data: the objects of a region proposal
@@ -476,8 +475,6 @@ def check_first_sample(key: str, dataset: Any, model: nn.Module) -> None:
     Raises:
         ValueError: If it cannot be loaded, or its size is not allowed.
     """
-    if isinstance(dataset, SeededDataset):
-        dataset = dataset.dataset
     with at_key(key):
         data = dataset[0]
         images = data.get('inputs') if isinstance(data, Mapping) else None

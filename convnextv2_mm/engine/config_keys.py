@@ -201,8 +201,8 @@ def _check_hook_names(config: Config) -> None:
     """A default hook without a type is a misspelled one: those that exist have theirs."""
     hooks = config.get('default_hooks') or {}
     for name, hook in hooks.items():
-        # make_resumable gives non_finite its type.
-        if isinstance(hook, Mapping) and 'type' not in hook and name != 'non_finite':
+        given = ('non_finite', 'no_targets')  # make_resumable gives these their types
+        if isinstance(hook, Mapping) and 'type' not in hook and name not in given:
             others = [n for n, other in hooks.items() if n != name and 'type' in (other or {})]
             nearest = difflib.get_close_matches(name, others, 1)
             hint = f': did you mean default_hooks.{nearest[0]}?' if nearest else ''

@@ -113,7 +113,7 @@ class DrawLoader(DataLoader):
 
     def __init__(self, loader: DataLoader, config: DataLoader | dict, endless: bool) -> None:
         vars(self).update(vars(loader))
-        self.worker_init_fn = _WorkerStart(loader.worker_init_fn)
+        self.worker_init_fn = WorkerStart(loader.worker_init_fn)
         self.draws = DrawSampler(loader.batch_sampler, endless)
         self.seed = 0
         sampler = config.get('sampler') if isinstance(config, dict) else None
@@ -126,7 +126,7 @@ class DrawLoader(DataLoader):
         return super(DrawLoader, loader)._get_iterator()
 
 
-class _WorkerStart:
+class WorkerStart:
     """Let a loader process outlive the signals that a cluster, or Ctrl-C, sends to all processes.
 
     The training process needs it until its next step is saved. What that one sends, it obeys.

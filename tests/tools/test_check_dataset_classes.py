@@ -7,8 +7,9 @@ import re
 import numpy as np
 from bad_files import HEIGHT, WIDTH, annotation, coco, encode, picture, tiff, write_json
 from PIL import Image
+from real_formats import write_real_formats
 from test_check_dataset import DETECTION, PRETRAIN, check, folder_options, place
-from test_tools import ROOT, lay_out_real_data
+from test_tools import ROOT
 
 from convnextv2_mm.datasets.coco_problems import USED
 
@@ -117,7 +118,7 @@ def test_table_of_a_detector(tmp_path, capsys):
 
 def test_table_of_a_classifier(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    lay_out_real_data(tmp_path)
+    write_real_formats(tmp_path)
     check(CLASSIFICATION, '--splits', 'train')
     lines = capsys.readouterr().out.splitlines()
     (head,) = [line for line in lines if line.startswith('class ')]
@@ -127,7 +128,7 @@ def test_table_of_a_classifier(tmp_path, capsys, monkeypatch):
 
 def test_pretraining_has_no_use_for_classes(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    lay_out_real_data(tmp_path)
+    write_real_formats(tmp_path)
     assert check(PRETRAIN, '--splits', 'train') == 0
     assert 'class' not in capsys.readouterr().out
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from bad_files import annotation, encode, picture
 from mmengine.registry import MODELS
-from test_tools import ROOT, lay_out_real_data, logged, run
+from real_formats import write_real_formats
+from test_tools import ROOT, logged, run
 
 from convnextv2_mm.engine.run_setup import read_config
 
@@ -19,7 +20,7 @@ DETECTION = ROOT / 'configs/detection/mask-rcnn_convnextv2-a_fpn_lsj-3x-fcmae_co
 @pytest.fixture
 def data(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    lay_out_real_data(tmp_path)
+    write_real_formats(tmp_path)
     return tmp_path / 'data'
 
 
