@@ -57,7 +57,9 @@ def one_sentence_errors(kinds: tuple[type[Exception], ...] = USER_ERRORS) -> Ite
         sys.exit(2)
 
 
-def read_config(path: str, options: dict | None = None, work_dir: str | None = None) -> Config:
+def read_config(
+    path: str | Path, options: dict | None = None, work_dir: str | None = None
+) -> Config:
     """Read a config, apply ``--cfg-options`` and ``--work-dir``, and fit it to this machine.
 
     Without a GPU, mixed precision is switched off.
@@ -87,7 +89,7 @@ def read_config(path: str, options: dict | None = None, work_dir: str | None = N
     return config
 
 
-def parse_config(path: str) -> Config:
+def parse_config(path: str | Path) -> Config:
     """Read a config file and its bases.
 
     Raises:
@@ -130,7 +132,7 @@ def _every_file_checked() -> Iterator[None]:
 def _check_config_file(path: str) -> None:
     if Path(path).suffix not in ('.py', '.json'):
         raise ValueError(f'config {path} is not allowed: the name must end in .py or .json')
-    if Path(path).is_file() and Config._is_lazy_import(path):
+    if Path(path).is_file() and Config._is_lazy_import(str(path)):
         raise ValueError(
             f'config {path} imports a package or uses read_base(), which cannot be used here: name'
             f' its bases in _base_, and types as text'
