@@ -55,7 +55,7 @@ HOOKS = Registry(
     'hook',
     parent=registry.HOOKS,
     scope='convnextv2_mm',
-    locations=['convnextv2_mm.engine'],
+    locations=['convnextv2_mm.engine', 'convnextv2_mm.engine.class_count_hook'],
 )
 TASK_UTILS = Registry(
     'task util',

@@ -180,3 +180,11 @@ def test_tools_of_others_read_the_configs_once_ours_is_imported(source, tmp_path
     code += "runpy.run_path(sys.argv[0], run_name='__main__')"
     command = [sys.executable, '-c', code, script, 'user.py']
     assert 'SparseConvNeXtV2' in run(*command, cwd=tmp_path, path=tmp_path / 'build/lib')
+
+
+def test_importing_the_package_does_not_bring_the_libraries_of_tasks():
+    """They take seconds, print on their way, and pre-training does not need two of them."""
+    program = 'import convnextv2_mm, sys; print(*sys.modules)'
+    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not {'mmdet', 'mmseg', 'mmpretrain'} & set(done.stdout.split())

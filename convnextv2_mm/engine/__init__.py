@@ -1,7 +1,6 @@
 """What MMEngine's runner needs beside the models."""
 
 from .checkpoint_hook import CheckpointHook
-from .class_count_hook import ClassCountHook
 from .fcmae_monitor import FCMAEMonitorHook
 from .layer_decay import LayerDecayOptimWrapperConstructor
 from .loops import EpochBasedTrainLoop, IterBasedTrainLoop
@@ -12,7 +11,6 @@ from .reconstruction_loss import ReconstructionLoss
 
 __all__ = [
     'CheckpointHook',
-    'ClassCountHook',
     'EpochBasedTrainLoop',
     'FCMAEMonitorHook',
     'IterBasedTrainLoop',

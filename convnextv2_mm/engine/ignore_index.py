@@ -10,19 +10,16 @@ import inspect
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import mmseg.datasets
 from mmengine.config import Config
-from mmengine.dataset import Compose
+from mmengine.dataset import BaseDataset, Compose
 from mmengine.registry import DATASETS, METRICS
-from mmseg.datasets.transforms import LoadAnnotations as MMSegLoadAnnotations
 from torch import nn
 
-from ..datasets import BaseSegDataset, LoadAnnotations
-from ..datasets.loading import IGNORED
 from .run_setup import find_datasets
 
 NAMES = ('ignore_index', 'ignore_label', 'seg_pad_val')
 LAST = 65535  # label maps have 16 bits
+IGNORED = 255  # by MMSegmentation
 
 
 def check_ignore_index(config: Config, model: nn.Module, splits: Iterable[str]) -> None:
@@ -38,6 +35,8 @@ def check_ignore_index(config: Config, model: nn.Module, splits: Iterable[str]) 
     Raises:
         ValueError: If they have not, naming all that have another one.
     """
+    from mmseg.datasets import BaseSegDataset  # takes a second, which --help need not wait for
+
     for split in splits:
         if not config.get(f'{split}_dataloader'):
             continue
@@ -50,7 +49,7 @@ def check_ignore_index(config: Config, model: nn.Module, splits: Iterable[str]) 
         for part in find_datasets(config[f'{split}_dataloader']):
             with DATASETS.switch_scope_and_registry(config.default_scope) as registry:
                 cls = registry.get(part.type)
-            if isinstance(cls, type) and issubclass(cls, mmseg.datasets.BaseSegDataset):
+            if isinstance(cls, type) and issubclass(cls, BaseSegDataset):
                 dataset = DATASETS.build({**part, 'lazy_init': True})
                 steps = [*dataset.pipeline.transforms, *Compose(mixing).transforms]
                 _check_part(split, dataset, list(_steps(steps)), model, evaluators)
@@ -58,11 +57,15 @@ def check_ignore_index(config: Config, model: nn.Module, splits: Iterable[str]) 
 
 def _check_part(
     split: str,
-    dataset: mmseg.datasets.BaseSegDataset,
+    dataset: BaseDataset,
     steps: list,
     model: nn.Module,
     evaluators: list,
 ) -> None:
+    from mmseg.datasets.transforms import LoadAnnotations as MMSegLoadAnnotations
+
+    from ..datasets import BaseSegDataset, LoadAnnotations
+
     classes = dataset.METAINFO.get('classes') or dataset.metainfo.get('classes') or ()
     highest = len(classes) - 1 + dataset.reduce_zero_label
     ignored = dataset.ignore_index

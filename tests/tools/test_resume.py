@@ -155,7 +155,8 @@ def test_run_outlives_the_reader_of_its_output(configs, options, tmp_path):  # n
         stderr=subprocess.PIPE,
         text=True,
     )
-    process.stdout.readline()
+    while 'Epoch(train)' not in process.stdout.readline():  # until there is a log too
+        assert process.poll() is None
     process.stdout.close()
     errors = process.stderr.read()
     assert process.wait() == 0

@@ -35,7 +35,7 @@ def error_of(capsys, tool: str, *arguments: object) -> str:
 
 
 def test_pretraining_goes_on_without_a_bad_image(data, tmp_path):
-    bad = data / 'imagenet/train/n01440764/0.JPEG'
+    (bad,) = data.glob('imagenet/train/*/0.JPEG')
     bad.write_bytes(bad.read_bytes()[:2000])
     options = ['train_dataloader.batch_size=2', 'train_dataloader.num_workers=1']
     options += ['default_hooks.logger.interval=1', 'train_cfg.max_epochs=2']
@@ -43,21 +43,24 @@ def test_pretraining_goes_on_without_a_bad_image(data, tmp_path):
     assert len(logged(tmp_path / 'run', 'loss')) == 2
     lines = next((tmp_path / 'run').glob('*/*.log')).read_text().splitlines()
     (line,) = [line for line in lines if 'another sample takes its place' in line]
-    assert 'n01440764/0.JPEG is not an image that can be decoded, or not a whole one' in line
+    assert '/0.JPEG is not an image that can be decoded, or not a whole one' in line
     assert line.endswith('(1 of 2 so far)')
 
 
 def test_evaluation_ends_in_a_sentence_with_the_name(data, tmp_path, capsys):
-    (data / 'imagenet/val/n01440764/1.JPEG').write_bytes(b'')
+    (path,) = data.glob('imagenet/val/*/1.JPEG')
+    path.write_bytes(b'')
+    bad = path.relative_to(data.parent)
     model = MODELS.build(read_config(str(PRETRAIN)).model)
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'x.pth')
     options = ['test_dataloader.num_workers=1', 'test_dataloader.batch_size=1']
     arguments = [PRETRAIN, tmp_path / 'x.pth', '--cfg-options', *options]
-    expected = 'error: data/imagenet/val/n01440764/1.JPEG is empty'
-    assert error_of(capsys, 'test', *arguments) == expected
+    expected = f'{bad} is empty'
+    assert error_of(capsys, 'test', *arguments).endswith(expected)
     # And inference, in this process.
-    arguments = [PRETRAIN, tmp_path / 'x.pth', 'data/imagenet/val/n01440764/1.JPEG']
-    assert error_of(capsys, 'infer', *arguments, '--out', tmp_path / 'out') == expected
+    arguments = [PRETRAIN, tmp_path / 'x.pth', bad]
+    line = error_of(capsys, 'infer', *arguments, '--out', tmp_path / 'out')
+    assert line == f'error: {expected}'
 
 
 def test_a_coco_file_cannot_name_files_elsewhere(data, tmp_path, capsys):
