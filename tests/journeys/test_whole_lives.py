@@ -187,8 +187,8 @@ class Life:
         saved = 'best_*.pth' if self.task.has_validation else 'epoch_1.pth'
         first.wait_for(lambda: list(self.work_dir.glob(saved)))
         first.send(signal.SIGTERM)
-        first.end(128 + signal.SIGTERM)
-        assert (self.work_dir / 'interrupted.pth').is_file()
+        printed = first.end(128 + signal.SIGTERM)
+        assert f'SIGTERM: the run is saved in {self.last}; go on with --resume' in printed
         self.start('train', '--resume').end()
 
     @property
