@@ -18,6 +18,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose
 from mmengine.registry import DATASETS
+from mmengine.structures import BaseDataElement
 from torch import nn
 
 from ..models import FCMAE
@@ -474,10 +475,20 @@ def check_first_sample(key: str, dataset: Any, model: nn.Module) -> None:
         model: As built of the config.
 
     Raises:
-        ValueError: If it cannot be loaded, or its size is not allowed.
+        ValueError: If it cannot be loaded, its size is not allowed, or the model has a mask head
+            to train and its objects have no masks.
     """
     with at_key(key):
         data = dataset[0]
         images = data.get('inputs') if isinstance(data, Mapping) else None
         if isinstance(model, FCMAE) and isinstance(images, torch.Tensor) and images.ndim == 3:
             check_masked_size(tuple(images.shape[-2:]), model.head.patch_size, model.mask_ratio)
+        sample = data.get('data_samples') if isinstance(data, Mapping) else None
+        if key.startswith('train') and getattr(model, 'with_mask', False):
+            objects = sample.get('gt_instances') if isinstance(sample, BaseDataElement) else None
+            if objects is not None and 'masks' not in objects:
+                raise ValueError(
+                    'its objects have no masks, but the model has a mask head: set with_mask=True '
+                    'in LoadAnnotations, or use a model without, such as with roi_head.mask_head='
+                    'None'
+                )

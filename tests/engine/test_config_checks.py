@@ -11,10 +11,13 @@ import mmdet
 import numpy as np
 import pytest
 import torch
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
 from mmengine.optim import CosineAnnealingLR, MultiStepLR
 from mmengine.registry import DATASETS, init_default_scope
+from mmengine.structures import InstanceData
 from torch import nn
 
 from convnextv2_mm.engine.config_checks import (
@@ -280,6 +283,28 @@ def test_size_that_depends_on_the_file_is_seen_in_the_first_sample():
     samples = [dict(inputs=torch.zeros(3, 50, 64))]
     with pytest.raises(ValueError, match='^train_dataloader: image size 50x64 is not allowed'):
         check_first_sample('train_dataloader', samples, model)
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_a_mask_head_needs_masks_to_train(split):
+    config = read(MASK_RCNN).copy()
+    config.model.backbone.init_cfg = None
+    model = check_model(config.model)
+    objects = InstanceData(bboxes=torch.tensor([[0.0, 0, 9, 9]]), labels=torch.tensor([0]))
+    sample = DetDataSample(gt_instances=objects)
+    samples = [dict(inputs=torch.zeros(3, 64, 64), data_samples=sample)]
+    key = f'{split}_dataloader'
+    if split == 'val':
+        check_first_sample(key, samples, model)
+        return
+    with pytest.raises(ValueError, match='^train_dataloader: its objects have no masks, but the'):
+        check_first_sample(key, samples, model)
+    objects.masks = BitmapMasks([np.ones((64, 64), np.uint8)], 64, 64)
+    check_first_sample(key, samples, model)
+    without = config.model.copy()
+    without.roi_head = without.roi_head | dict(mask_head=None)
+    del objects.masks
+    check_first_sample(key, samples, check_model(without))
 
 
 # --- Schedule and batch ---
