@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from convnextv2_mm.checkpoints.reading import read_file
+from convnextv2_mm.checkpoints.reading import inspect_file
 from convnextv2_mm.engine.config_checks import (
     check_num_classes,
     class_names,
@@ -129,7 +129,7 @@ def find_meta(config: Config, checkpoint: str, model: nn.Module) -> dict:
 
 def saved_meta(checkpoint: str) -> dict:
     """What the training data set said of itself, which MMEngine writes into a checkpoint."""
-    node = read_file(checkpoint)
+    node = inspect_file(checkpoint)
     for key in ('meta', 'dataset_meta'):
         node = node.get(key) if isinstance(node, dict) else None
     return node if isinstance(node, dict) else {}
