@@ -22,7 +22,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from ..checkpoints.whole_files import PARTIAL, written_whole
 from ..registry import HOOKS
 from .interruption import Interruption
-from .loops import WorkerStart
+from .loops import outlive_signals
 from .resume import RunStopped, checkpoint_folder, find_checkpoint, lost, same
 from .run_setup import unwrap
 
@@ -182,7 +182,7 @@ class CheckpointHook(hooks.CheckpointHook):
     def _watch_validation(self, runner: Runner) -> None:
         """Prepare for being asked to stop while the model is validated."""
         loader = runner.val_loop.dataloader
-        loader.worker_init_fn = WorkerStart(loader.worker_init_fn)
+        outlive_signals(loader)
         # Some processes may have more batches than others: all vote at those that all have.
         self._votes = self._interruption.least(len(loader))
 

@@ -18,6 +18,7 @@ import random
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import copy
 from typing import Any
 
@@ -113,7 +114,7 @@ class DrawLoader(DataLoader):
 
     def __init__(self, loader: DataLoader, config: DataLoader | dict, endless: bool) -> None:
         vars(self).update(vars(loader))
-        self.worker_init_fn = WorkerStart(loader.worker_init_fn)
+        outlive_signals(self)
         self.draws = DrawSampler(loader.batch_sampler, endless)
         self.seed = 0
         sampler = config.get('sampler') if isinstance(config, dict) else None
@@ -126,11 +127,27 @@ class DrawLoader(DataLoader):
         return super(DrawLoader, loader)._get_iterator()
 
 
-class WorkerStart:
-    """Let a loader process outlive the signals that a cluster, or Ctrl-C, sends to all processes.
+def outlive_signals(loader: DataLoader) -> None:
+    """Let loader processes outlive the signals that a cluster, or Ctrl-C, sends to all processes.
 
-    The training process needs it until its next step is saved. What that one sends, it obeys.
+    The training process needs them until its next step is saved. What that one sends, they obey.
     """
+    loader.worker_init_fn = _WorkerStart(loader.worker_init_fn)
+    # A process begins with the signals blocked that are blocked where it is forked.
+    loader._get_iterator = _sigterm_blocked()(loader._get_iterator)
+
+
+@contextmanager
+def _sigterm_blocked() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _WorkerStart:
+    """What a loader process does first."""
 
     def __init__(self, then: Callable[[int], None] | None) -> None:
         self.then = then

@@ -1,10 +1,15 @@
 """A run that was stopped and taken up again equals one that was not, bit for bit."""
 
+import os
+import signal
+
 import pytest
 import torch
 from mmengine.hooks import Hook
 from stopped_runs import Kill, Killed, Run, last_checkpoint
+from torch.utils.data import DataLoader
 
+from convnextv2_mm.engine.loops import _WorkerStart, outlive_signals
 from convnextv2_mm.engine.resume import same
 
 PARTS = ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers')
@@ -92,3 +97,20 @@ def test_other_number_of_batches_begins_the_epoch_again(shapes, tmp_path):
     batches = Batches()
     run(batches, resume=True)
     assert [len(paths) for paths in batches.paths] == [7, 7, 7]  # epochs 2, 3 and 4
+
+
+@pytest.mark.parametrize('persistent', [False, True])
+def test_loader_processes_outlive_sigterm_from_their_first_moment_on(persistent, monkeypatch):
+    """A cluster sends it to all processes, also to those that have only just been forked."""
+    start = _WorkerStart.__call__
+
+    def late_start(self, worker):
+        os.kill(os.getpid(), signal.SIGTERM)
+        start(self, worker)
+
+    monkeypatch.setattr(_WorkerStart, '__call__', late_start)
+    loader = DataLoader(range(8), num_workers=2, persistent_workers=persistent)
+    outlive_signals(loader)
+    for _ in range(2):
+        assert torch.cat(list(loader)).tolist() == list(range(8))
+    assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
