@@ -2,6 +2,8 @@
 
 import argparse
 import os
+import sys
+from pathlib import Path
 
 from convnextv2_mm.checkpoints import read_state_dict
 from convnextv2_mm.engine.config_checks import (
@@ -18,6 +20,7 @@ from convnextv2_mm.engine.config_checks import (
 from convnextv2_mm.engine.config_keys import at_key, check_keys
 from convnextv2_mm.engine.ignore_index import check_ignore_index
 from convnextv2_mm.engine.resume import (
+    agree_on_checkpoint,
     checkpoint_folder,
     find_checkpoint,
     make_resumable,
@@ -96,6 +99,12 @@ def choose_checkpoint(config: Config) -> None:
     lock_work_dir(*local, launcher=config.launcher)
     if config.get('resume') and not config.get('load_from'):
         config.load_from = find_checkpoint(config.work_dir, folder)
+    elif not config.get('resume') and Path(config.work_dir, 'last_checkpoint').is_file():
+        print(
+            f'work dir {config.work_dir} has checkpoints of an earlier run: this one begins anew '
+            'and overwrites those of the same names; --resume goes on from them',
+            file=sys.stderr,
+        )
 
 
 def build_runner(args: argparse.Namespace) -> Runner | FlexibleRunner:
@@ -137,6 +146,7 @@ def build_runner(args: argparse.Namespace) -> Runner | FlexibleRunner:
     if args.launcher == 'pytorch' and not torch.cuda.is_available():
         join_cpu_processes(config)
     runner = RUNNERS.build(config)
+    agree_on_checkpoint(runner)
     runner.register_hook(dict(type='convnextv2_mm.ClassCountHook'))
     if args.launcher == 'none' and isinstance(runner, Runner):
         runner.model = revert_sync_batchnorm(runner.model)  # SyncBN needs a process group

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.dist import broadcast_object_list
 from mmengine.logging import print_log
+from mmengine.runner import FlexibleRunner, Runner
 
 from ..checkpoints.reading import inspect_file
 
@@ -143,6 +145,18 @@ def _iterations(path: Path) -> int | None:
     if not isinstance(content, dict) or not {'optimizer', 'message_hub', 'meta'} <= set(content):
         return None
     return content['meta']['iter']
+
+
+def agree_on_checkpoint(runner: Runner | FlexibleRunner) -> None:
+    """Let all processes of a run go on from the checkpoint that the first has found.
+
+    Each has looked for itself, and may have seen another state of the folder. Weights that differ
+    would not be noticed: nothing compares them later.
+    """
+    found = [runner._load_from]
+    broadcast_object_list(found)
+    runner._load_from = found[0]
+    runner._resume = runner._resume and found[0] is not None  # or MMEngine would look once more
 
 
 def same(a: Any, b: Any) -> bool:

@@ -2,11 +2,13 @@
 
 import errno
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import distributed
 
-from convnextv2_mm.engine.resume import find_checkpoint, one_sentence_stops
+from convnextv2_mm.engine.resume import agree_on_checkpoint, find_checkpoint, one_sentence_stops
 
 
 def write(path, iterations, clock=None, **content):
@@ -65,3 +67,24 @@ def test_lost_work_dir_is_named(tmp_path, capsys):
     with pytest.raises(SystemExit), one_sentence_stops(str(tmp_path / 'run')):
         raise OSError(errno.ENOENT, 'No such file', str(tmp_path / 'run' / 'scalars.json'))
     assert f'work dir {tmp_path}/run is gone' in capsys.readouterr().err
+
+
+def look_and_agree(rank, folder):
+    meeting = f'file://{folder}/meeting'
+    distributed.init_process_group('gloo', init_method=meeting, rank=rank, world_size=2)
+    for number, found in enumerate([('iter_9.pth', 'iter_8.pth'), (None, 'iter_8.pth')]):
+        runner = SimpleNamespace(_load_from=found[rank], _resume=True)
+        agree_on_checkpoint(runner)
+        (folder / f'{number}_{rank}').write_text(f'{runner._load_from} {runner._resume}')
+
+
+def test_processes_agree_on_what_the_first_has_found(tmp_path):
+    torch.multiprocessing.spawn(look_and_agree, (tmp_path,), nprocs=2)
+    for number, agreed in enumerate(['iter_9.pth True', 'None False']):
+        assert [(tmp_path / f'{number}_{rank}').read_text() for rank in (0, 1)] == [agreed] * 2
+
+
+def test_a_process_alone_agrees_with_itself():
+    runner = SimpleNamespace(_load_from='iter_9.pth', _resume=True)
+    agree_on_checkpoint(runner)
+    assert (runner._load_from, runner._resume) == ('iter_9.pth', True)

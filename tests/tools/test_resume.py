@@ -164,3 +164,11 @@ def test_run_outlives_the_reader_of_its_output(configs, options, tmp_path):  # n
     assert newest_checkpoint(tmp_path).endswith('epoch_2.pth')
     (log,) = tmp_path.glob('*/*.log')
     assert 'nobody reads <stdout> any more' in log.read_text()
+
+
+def test_beginning_anew_in_a_used_work_dir_is_told(configs, options, tmp_path, capsys):  # noqa: F811
+    changes = [*options['pretrain'], 'train_cfg.max_epochs=1']
+    for arguments, is_told in ([], False), (['--resume'], False), ([], True):
+        train(configs['pretrain'], tmp_path, changes, *arguments)
+        told = f'work dir {tmp_path} has checkpoints of an earlier run: this one begins anew'
+        assert (told in capsys.readouterr().err) == is_told
