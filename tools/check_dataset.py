@@ -26,6 +26,7 @@ from convnextv2_mm.checkpoints.whole_files import written_whole
 from convnextv2_mm.datasets import CocoDataset, LoadAnnotations, LoadImageFromFile
 from convnextv2_mm.datasets.bad_data import coco_options, entry_problem
 from convnextv2_mm.datasets.class_counts import (
+    SURE,
     ClassCounts,
     count_classes,
     count_sample,
@@ -62,6 +63,7 @@ from torch.utils.data import DataLoader, Dataset
 
 SPLITS = ('train', 'val', 'test')
 REPLACED = 'another sample takes its place'
+NEVER_LEARNED = 'the run goes on without them'
 UNNOTICED = 'the run stops, or goes on with wrong data: its pipeline does not check this'
 SMALL = 32  # pixels; below, MMDetection's configs leave an image out of training
 DARK = 32  # grey levels of 256 that a 16-bit image reaches at least, if it uses its bits
@@ -338,7 +340,9 @@ def class_findings(split: str, dataset: BaseDataset, counts: ClassCounts) -> Ite
         yield Finding('absent classes', f'every pixel is ignored; {what}', STOPS)
         return
     how = 'and these classes are never learned' if split == 'train' else 'and they have no score'
-    yield Finding('absent classes', what, f'{USED}, {how}')
+    # With a cause, and so few classes that none is merely rare, it is a mistake.
+    is_mistake = cause and len(counts.classes) <= SURE
+    yield Finding('absent classes', what, NEVER_LEARNED if is_mistake else f'{USED}, {how}')
 
 
 def find_in_files(

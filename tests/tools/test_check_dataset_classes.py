@@ -5,6 +5,7 @@ import os
 import re
 
 import numpy as np
+import pytest
 from bad_files import HEIGHT, WIDTH, annotation, coco, encode, picture, tiff, write_json
 from PIL import Image
 from real_formats import write_real_formats
@@ -90,6 +91,25 @@ def test_masks_of_0_and_255_stop_or_are_told(tmp_path, capsys):
     step = 'train_dataloader.dataset.pipeline.1.mapping.255=1'
     assert check(SEGMENTATION, *arguments, step) == 0
     assert '1 x absent classes, used, and these' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('high', [1, 255])
+def test_binary_masks_of_0_and_255_are_a_problem(high, tmp_path, capsys):
+    (tmp_path / 'images').mkdir()
+    (tmp_path / 'masks').mkdir()
+    picture().save(tmp_path / 'images/0.jpg')
+    values = np.zeros((HEIGHT, WIDTH), np.uint8)
+    values[:24] = high
+    Image.fromarray(values).save(tmp_path / 'masks/0.png')
+    options = place('train', data_root=tmp_path, type='convnextv2_mm.BaseSegDataset')
+    options += place('train', **{'metainfo.classes': "('ground','thing')"})
+    options += place('train', **{'data_prefix.img_path': 'images'})
+    options += place('train', **{'data_prefix.seg_map_path': 'masks'})
+    code = check(SEGMENTATION, '--splits', 'train', '--cfg-options', *options)
+    printed = capsys.readouterr().out
+    assert code == (high == 255)
+    assert ('the label maps hold 0 and 255' in printed) == (high == 255)
+    assert f'problems: {code}' in printed
 
 
 def test_table_of_a_detector(tmp_path, capsys):
