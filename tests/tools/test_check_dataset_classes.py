@@ -18,12 +18,6 @@ SEGMENTATION = ROOT / 'configs/segmentation/upernet_convnextv2-a_4xb4-160k-fcmae
 CLASSIFICATION = ROOT / 'configs/classification/convnextv2-a_8xb128-600e-fcmae_in1k-224px.py'
 
 
-def segmentation_options(root, split: str, classes: str) -> list[str]:
-    options = place(split, data_root=root, metainfo=f'{{"classes":{classes}}}')
-    options += [f'{split}_dataloader.dataset.data_prefix.img_path=images']
-    return options + [f'{split}_dataloader.dataset.data_prefix.seg_map_path=masks/{split}']
-
-
 def test_table_of_a_segmentor(tmp_path, capsys):
     """Labels of the files: 0 none, 1 wall, 2 building (ADE20K's)."""
     (tmp_path / 'images').mkdir()
