@@ -17,6 +17,7 @@ from convnextv2_mm.engine.run_setup import (
     check_model,
     check_weights,
     one_sentence_errors,
+    process_group_left,
     read_config,
 )
 from convnextv2_mm.engine.tool_arguments import add_cfg_options
@@ -87,7 +88,7 @@ def main() -> None:
     args = parse_args()
     with one_sentence_errors():
         runner = build_runner(args)
-    with one_sentence_errors((BadData,)):
+    with one_sentence_errors((BadData,)), process_group_left():
         runner.test()
 
 

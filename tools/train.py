@@ -31,6 +31,7 @@ from convnextv2_mm.engine.run_setup import (
     check_model,
     join_cpu_processes,
     one_sentence_errors,
+    process_group_left,
     read_config,
 )
 from convnextv2_mm.engine.tool_arguments import add_cfg_options
@@ -175,7 +176,8 @@ def main() -> None:
     with outlive_readers():
         with one_sentence_errors():
             runner = build_runner(args)
-        with one_sentence_errors((BadData,)), one_sentence_stops(runner.work_dir):
+        stops = one_sentence_stops(runner.work_dir)
+        with one_sentence_errors((BadData,)), stops, process_group_left():
             runner.train()
 
 

@@ -51,7 +51,8 @@ class Interruption:
             signal.signal(number, handler)
         if self._vote is not None:
             self._vote.wait()
-            self._vote = None
+        # Who holds the group keeps its threads, also when all groups are left.
+        self._vote = self._group = None
 
     def least(self, number: int) -> int:
         """The smallest of the numbers that the processes give."""

@@ -269,6 +269,26 @@ def join_cpu_processes(config: Config) -> None:
     config.model_wrapper_cfg = dict(wrapper, device_ids=None)
 
 
+@contextmanager
+def process_group_left() -> Iterator[None]:
+    """Leave the process group when a run ends, or stops as all processes have agreed to.
+
+    If Python is left to it, the threads of the group may abort a process that has done its work,
+    and the launcher takes the run for a failed one.
+    """
+    try:
+        yield
+    except SystemExit:
+        _leave_process_group()
+        raise
+    _leave_process_group()
+
+
+def _leave_process_group() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def unwrap(model: nn.Module) -> nn.Module:
     """The model inside the wrapper of DDP or FSDP, if there is one."""
     return model.module if is_model_wrapper(model) else model

@@ -21,6 +21,7 @@ from torch import distributed
 from convnextv2_mm.checkpoints.reading import read_file
 from convnextv2_mm.engine.checkpoint_hook import WholeFileBackend
 from convnextv2_mm.engine.resume import RunStopped, find_checkpoint, same
+from convnextv2_mm.engine.run_setup import process_group_left
 
 VALIDATION = {
     'val_dataloader': dict(
@@ -325,10 +326,10 @@ def train_one_of_two(rank: int, shapes: Path, folder: Path) -> None:
     run.config.val_dataloader.update(batch_size=1, sampler=dict(type='DefaultSampler'))
     run.config.val_dataloader.sampler.update(shuffle=False, round_up=False)
     run.config.val_dataloader.dataset.split = 'train'
-    try:
+    with pytest.raises(SystemExit) as stop, process_group_left():
         run(*([SignalInValidation(2)] if rank else []))
-    except SystemExit as stop:
-        (folder / f'code_{rank}').write_text(str(stop.code))
+    (folder / f'code_{rank}').write_text(str(stop.value.code))
+    assert not distributed.is_initialized()
 
 
 def test_signal_to_one_of_two_processes_in_validation(shapes, tmp_path):
