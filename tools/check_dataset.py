@@ -38,10 +38,10 @@ from convnextv2_mm.datasets.coco_values import make_plain
 from convnextv2_mm.datasets.loading import MAX_PIXELS, tiff_tags, without_pillow_limit
 from convnextv2_mm.engine.class_count_hook import SELF_SUPERVISED
 from convnextv2_mm.engine.coco_setup import scores_masks
+from convnextv2_mm.engine.dataset_configs import find_datasets
 from convnextv2_mm.engine.run_setup import (
     USER_ERRORS,
     check_data,
-    find_datasets,
     one_sentence_errors,
     read_config,
 )

@@ -20,6 +20,7 @@ from convnextv2_mm.engine.config_checks import (
     class_names,
     written_class_names,
 )
+from convnextv2_mm.engine.dataset_configs import find_datasets
 from convnextv2_mm.engine.pictures import (
     draw_prediction,
     open_window,
@@ -27,7 +28,6 @@ from convnextv2_mm.engine.pictures import (
     write_picture,
 )
 from convnextv2_mm.engine.run_setup import (
-    find_datasets,
     find_images,
     image_reader,
     load_model,

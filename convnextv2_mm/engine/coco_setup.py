@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS
 
+from .dataset_configs import find_datasets, nested
+
 # MMDetection's transforms that move or mix boxes and leave the masks as they were.
 WITHOUT_MASKS = ('MixUp', 'Mosaic', 'RandomAffine', 'RandomCenterCropPad', 'RandomShift')
 # Those that change masks pixel by pixel.
@@ -47,7 +49,7 @@ def _reads_by_name(config: Config, split: str) -> bool:
     from ..datasets import CocoDataset  # brings mmdet with it
 
     loader = config.get(f'{split}_dataloader')
-    parts = [part for part in _nested(loader.dataset) if not _inner(part)] if loader else []
+    parts = find_datasets(loader) if loader else []
     kinds = [DATASETS.get(part.type) if isinstance(part.type, str) else part.type for part in parts]
     return all(isinstance(kind, type) and issubclass(kind, CocoDataset) for kind in kinds)
 
@@ -59,7 +61,7 @@ def check_mask_transforms(dataset: ConfigDict) -> None:
         ValueError: If one of MMDetection's would not.
     """
     masks = polygons = False
-    for part in _nested(dataset):
+    for part in nested(dataset):
         for step in _steps(part.get('pipeline') or ()):
             name = _name(step).rpartition('.')[2]
             if name == 'LoadAnnotations' and step.get('with_mask'):
@@ -111,17 +113,6 @@ def _name(part: dict) -> str:
     """Registered name; a config may have the class itself."""
     kind = part.get('type', '')
     return kind if isinstance(kind, str) else kind.__name__
-
-
-def _nested(dataset: ConfigDict) -> Iterator[ConfigDict]:
-    """Configs of a data set and of those that it wraps, the inner ones first."""
-    for part in _inner(dataset):
-        yield from _nested(part)
-    yield dataset
-
-
-def _inner(dataset: ConfigDict) -> list[ConfigDict]:
-    return [part for part in (dataset.get('dataset'), *(dataset.get('datasets') or ())) if part]
 
 
 def _steps(pipeline: Sequence) -> Iterator[dict]:

@@ -25,7 +25,8 @@ from ..models import FCMAE
 from ..ops import PatchLayout
 from ..ops.patch_layout import patch_grid
 from .config_keys import Part, at_key, find_type
-from .run_setup import check_data, find_datasets
+from .dataset_configs import find_datasets
+from .run_setup import check_data
 
 # What their num_classes counts is not the classes of the data: the objects of a region proposal
 # network are one class, semantic heads beside a detector have those of "stuff", and STDC's detail

@@ -15,7 +15,7 @@ from mmengine.dataset import BaseDataset, Compose
 from mmengine.registry import DATASETS, METRICS
 from torch import nn
 
-from .run_setup import find_datasets
+from .dataset_configs import find_datasets
 
 NAMES = ('ignore_index', 'ignore_label', 'seg_pad_val')
 LAST = 65535  # label maps have 16 bits

@@ -26,6 +26,7 @@ from ..checkpoints import read_backbone, read_state_dict
 from ..models import ConvNeXtV2
 from .coco_setup import check_mask_transforms, use_own_coco_metric
 from .config_keys import at_key, check_options, name_unexpected_argument
+from .dataset_configs import find_datasets
 
 USER_ERRORS = (ValueError, TypeError, KeyError, AttributeError, AssertionError, OSError)
 USER_ERRORS += (ImportError, SyntaxError)
@@ -292,21 +293,6 @@ def _leave_process_group() -> None:
 def unwrap(model: nn.Module) -> nn.Module:
     """The model inside the wrapper of DDP or FSDP, if there is one."""
     return model.module if is_model_wrapper(model) else model
-
-
-def find_datasets(dataloader: ConfigDict) -> list[ConfigDict]:
-    """The data sets of a dataloader that read files, within those that wrap others."""
-    return list(_innermost(dataloader.dataset))
-
-
-def _innermost(dataset: ConfigDict) -> Iterator[ConfigDict]:
-    inside = dataset.get('datasets')  # ConcatDataset
-    if 'dataset' in dataset:  # RepeatDataset, ClassBalancedDataset and the like
-        inside = [dataset.dataset]
-    if inside is None:
-        yield dataset
-    for part in inside or ():
-        yield from _innermost(part)
 
 
 def check_data(dataloader: ConfigDict) -> None:

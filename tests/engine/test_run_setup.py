@@ -15,12 +15,12 @@ from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from torch import distributed, nn
 
+from convnextv2_mm.engine.dataset_configs import find_datasets
 from convnextv2_mm.engine.run_setup import (
     check_data,
     check_learning_rates,
     check_model,
     check_weights,
-    find_datasets,
     join_cpu_processes,
     load_model,
     one_sentence_errors,
