@@ -5,12 +5,12 @@ makes everything under the scope ``convnextv2_mm`` known. Data sets are imported
 for, since they bring mmdet, mmseg and mmpretrain with them.
 """
 
-from .compat.opencv import check_opencv
+from .utils.opencv import check_opencv
 
 check_opencv()  # before mmengine and mmcv import it
 
-from .compat.mmcv_ops import provide_mmcv_ops  # noqa: E402
-from .compat.package_names import find_configs  # noqa: E402
+from .patches.config_packages import find_configs  # noqa: E402
+from .patches.mmcv_ops import provide_mmcv_ops  # noqa: E402
 
 # mmdet and mmseg ask for mmcv's compiled ops when they are imported: this has to come first.
 provide_mmcv_ops()

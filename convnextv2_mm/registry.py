@@ -31,7 +31,7 @@ METRICS = Registry(
     'metric',
     parent=registry.METRICS,
     scope='convnextv2_mm',
-    locations=['convnextv2_mm.engine', 'convnextv2_mm.evaluation'],
+    locations=['convnextv2_mm.evaluation'],
 )
 LOOPS = Registry(
     'loop',
@@ -43,23 +43,23 @@ STRATEGIES = Registry(
     'strategy',
     parent=registry.STRATEGIES,
     scope='convnextv2_mm',
-    locations=['convnextv2_mm.engine.fsdp'],
+    locations=['convnextv2_mm.engine.runner.fsdp'],
 )
 FUNCTIONS = Registry(
     'function',
     parent=registry.FUNCTIONS,
     scope='convnextv2_mm',
-    locations=['convnextv2_mm.engine.fsdp'],
+    locations=['convnextv2_mm.engine.runner.fsdp'],
 )
 HOOKS = Registry(
     'hook',
     parent=registry.HOOKS,
     scope='convnextv2_mm',
-    locations=['convnextv2_mm.engine', 'convnextv2_mm.engine.class_count_hook'],
+    locations=['convnextv2_mm.engine', 'convnextv2_mm.engine.hooks.class_count_hook'],
 )
 TASK_UTILS = Registry(
     'task util',
     parent=registry.TASK_UTILS,
     scope='convnextv2_mm',
-    locations=['convnextv2_mm.models.mask_rcnn'],
+    locations=['convnextv2_mm.models.task_modules'],
 )

@@ -23,10 +23,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from convnextv2_mm.engine.figures import styles
-from convnextv2_mm.engine.run_setup import one_sentence_errors
+from convnextv2_mm.errors import one_sentence_errors
 from convnextv2_mm.models import ConvNeXtV2
 from convnextv2_mm.ops.backends import BACKENDS
+from convnextv2_mm.visualization.figures import styles
 
 import matplotlib.pyplot as plt
 import torch

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from convnextv2_mm.engine.run_setup import one_sentence_errors
+from convnextv2_mm.errors import one_sentence_errors
 
 import cv2
 import numpy as np

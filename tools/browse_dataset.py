@@ -12,16 +12,12 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
-from convnextv2_mm.engine.pictures import draw_sample, write_picture
-from convnextv2_mm.engine.run_setup import (
-    check_data,
-    check_model,
-    one_sentence_errors,
-    read_config,
-)
-from convnextv2_mm.engine.tool_arguments import add_cfg_options
+from convnextv2_mm.cli import add_cfg_options
+from convnextv2_mm.engine.config.reading import check_data, check_model, read_config
+from convnextv2_mm.errors import one_sentence_errors
 from convnextv2_mm.models import FCMAE
 from convnextv2_mm.ops import PatchLayout
+from convnextv2_mm.visualization.drawing import draw_sample, write_picture
 
 import cv2
 import mmcv

@@ -22,9 +22,9 @@ from contextlib import ExitStack, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-from convnextv2_mm.checkpoints.whole_files import written_whole
+from convnextv2_mm.cli import add_cfg_options
 from convnextv2_mm.datasets import CocoDataset, LoadAnnotations, LoadImageFromFile
-from convnextv2_mm.datasets.bad_data import coco_options, entry_problem
+from convnextv2_mm.datasets.checked_datasets import coco_options, entry_problem
 from convnextv2_mm.datasets.class_counts import (
     SURE,
     ClassCounts,
@@ -33,20 +33,20 @@ from convnextv2_mm.datasets.class_counts import (
     likely_cause,
     listed,
 )
-from convnextv2_mm.datasets.coco_problems import EFFECTS, STOPS, USED, find_coco_problems
-from convnextv2_mm.datasets.coco_values import make_plain
-from convnextv2_mm.datasets.loading import MAX_PIXELS, tiff_tags, without_pillow_limit
-from convnextv2_mm.engine.class_count_hook import SELF_SUPERVISED
-from convnextv2_mm.engine.coco_setup import scores_masks
-from convnextv2_mm.engine.dataset_configs import find_datasets
-from convnextv2_mm.engine.run_setup import (
-    USER_ERRORS,
-    check_data,
-    one_sentence_errors,
-    read_config,
+from convnextv2_mm.datasets.coco_problems import (
+    EFFECTS,
+    STOPS,
+    USED,
+    find_coco_problems,
 )
-from convnextv2_mm.engine.tool_arguments import add_cfg_options
-from convnextv2_mm.errors import BadData
+from convnextv2_mm.datasets.coco_values import make_plain
+from convnextv2_mm.datasets.transforms.loading import MAX_PIXELS, tiff_tags, without_pillow_limit
+from convnextv2_mm.engine.config.coco import scores_masks
+from convnextv2_mm.engine.config.datasets import find_datasets
+from convnextv2_mm.engine.config.reading import check_data, read_config
+from convnextv2_mm.engine.hooks.class_count_hook import SELF_SUPERVISED
+from convnextv2_mm.errors import USER_ERRORS, BadData, one_sentence_errors
+from convnextv2_mm.utils.atomic import written_whole
 
 import mmdet.datasets
 import numpy as np

@@ -9,8 +9,13 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from convnextv2_mm.checkpoints import FORMATS, read_checkpoint, select_task, write_checkpoint
-from convnextv2_mm.engine.run_setup import one_sentence_errors
+from convnextv2_mm.checkpoints import (
+    FORMATS,
+    read_checkpoint,
+    select_task,
+    write_checkpoint,
+)
+from convnextv2_mm.errors import one_sentence_errors
 
 
 def parse_args() -> argparse.Namespace:

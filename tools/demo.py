@@ -12,8 +12,8 @@ import warnings
 from html import escape
 from pathlib import Path
 
-from convnextv2_mm.engine.resume import find_checkpoint
-from convnextv2_mm.engine.run_setup import read_config
+from convnextv2_mm.engine.config.reading import read_config
+from convnextv2_mm.engine.runner.resume import find_checkpoint
 
 from infer import predict
 

@@ -11,8 +11,10 @@ import tempfile
 import warnings
 from pathlib import Path
 
-from convnextv2_mm.engine.run_setup import load_model, one_sentence_errors, read_config
-from convnextv2_mm.engine.tool_arguments import add_cfg_options
+from convnextv2_mm.apis.inference import load_model
+from convnextv2_mm.cli import add_cfg_options
+from convnextv2_mm.engine.config.reading import read_config
+from convnextv2_mm.errors import one_sentence_errors
 from convnextv2_mm.models import SparseConvNeXtV2
 
 import numpy as np

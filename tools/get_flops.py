@@ -9,8 +9,9 @@ import argparse
 from collections.abc import Callable
 from functools import partial
 
-from convnextv2_mm.engine.run_setup import check_model, one_sentence_errors, read_config
-from convnextv2_mm.engine.tool_arguments import add_cfg_options
+from convnextv2_mm.cli import add_cfg_options
+from convnextv2_mm.engine.config.reading import check_model, read_config
+from convnextv2_mm.errors import one_sentence_errors
 from convnextv2_mm.models import FCMAE
 from convnextv2_mm.ops import PatchLayout
 from convnextv2_mm.ops.patch_layout import patch_grid

@@ -14,28 +14,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from convnextv2_mm.apis.inference import find_images, image_reader, load_model
 from convnextv2_mm.checkpoints.reading import inspect_file
-from convnextv2_mm.engine.config_checks import (
-    check_num_classes,
-    class_names,
-    written_class_names,
-)
-from convnextv2_mm.engine.dataset_configs import find_datasets
-from convnextv2_mm.engine.pictures import (
+from convnextv2_mm.cli import add_cfg_options, device_name
+from convnextv2_mm.engine.config.checks import check_num_classes, class_names, written_class_names
+from convnextv2_mm.engine.config.datasets import find_datasets
+from convnextv2_mm.engine.config.reading import read_config
+from convnextv2_mm.errors import BadData, one_sentence_errors
+from convnextv2_mm.visualization.drawing import (
     draw_prediction,
     open_window,
     result_names,
     write_picture,
 )
-from convnextv2_mm.engine.run_setup import (
-    find_images,
-    image_reader,
-    load_model,
-    one_sentence_errors,
-    read_config,
-)
-from convnextv2_mm.engine.tool_arguments import add_cfg_options, device_name
-from convnextv2_mm.errors import BadData
 
 import cv2
 import numpy as np

@@ -17,8 +17,8 @@ from pathlib import Path
 
 os.environ.pop('TRITON_INTERPRET', None)  # before Triton is imported: this is about the compiler
 
-from convnextv2_mm.ops import triton_depthwise_conv as conv
-from convnextv2_mm.ops import triton_gelu_grn_linear as gelu
+from convnextv2_mm.ops.triton import depthwise_conv as conv
+from convnextv2_mm.ops.triton import gelu_grn_linear as gelu
 
 import triton
 from triton.backends.compiler import GPUTarget

@@ -11,8 +11,9 @@ import argparse
 from collections.abc import Iterator
 
 from convnextv2_mm.checkpoints import read_backbone
-from convnextv2_mm.engine.run_setup import check_data, one_sentence_errors, read_config
-from convnextv2_mm.engine.tool_arguments import add_cfg_options, device_name
+from convnextv2_mm.cli import add_cfg_options, device_name
+from convnextv2_mm.engine.config.reading import check_data, read_config
+from convnextv2_mm.errors import one_sentence_errors
 from convnextv2_mm.models import ConvNeXtV2
 
 import torch

@@ -23,9 +23,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from convnextv2_mm.checkpoints.reading import read_file
-from convnextv2_mm.checkpoints.whole_files import PARTIAL
-from convnextv2_mm.datasets.shapes import write_shapes
-from convnextv2_mm.engine.resume import same
+from convnextv2_mm.datasets.shapes.drawing import write_shapes
+from convnextv2_mm.engine.runner.resume import same
+from convnextv2_mm.utils.atomic import PARTIAL
 
 TOOLS = Path(__file__).resolve().parent
 CONFIG = TOOLS.parent / 'configs/demo/fcmae_convnextv2-a_shapes.py'

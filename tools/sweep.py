@@ -30,8 +30,9 @@ from functools import cached_property
 from pathlib import Path
 
 import convnextv2_mm  # noqa: F401  # its types, and `_base_` of mmseg
-from convnextv2_mm.checkpoints.whole_files import written_whole
-from convnextv2_mm.engine.run_setup import one_sentence_errors, parse_config
+from convnextv2_mm.engine.config.reading import parse_config
+from convnextv2_mm.errors import one_sentence_errors
+from convnextv2_mm.utils.atomic import written_whole
 
 from mmengine.config import Config, DictAction
 from mmengine.registry import (

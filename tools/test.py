@@ -3,25 +3,21 @@
 import argparse
 import os
 
-from convnextv2_mm.engine.coco_setup import check_tta
-from convnextv2_mm.engine.config_checks import (
+from convnextv2_mm.apis.inference import check_weights
+from convnextv2_mm.cli import add_cfg_options
+from convnextv2_mm.engine.config.checks import (
     check_fcmae,
     check_first_sample,
     check_loaders,
     check_num_classes,
     check_topk,
 )
-from convnextv2_mm.engine.config_keys import check_keys
-from convnextv2_mm.engine.ignore_index import check_ignore_index
-from convnextv2_mm.engine.run_setup import (
-    check_model,
-    check_weights,
-    one_sentence_errors,
-    process_group_left,
-    read_config,
-)
-from convnextv2_mm.engine.tool_arguments import add_cfg_options
-from convnextv2_mm.errors import BadData
+from convnextv2_mm.engine.config.coco import check_tta
+from convnextv2_mm.engine.config.ignore_index import check_ignore_index
+from convnextv2_mm.engine.config.keys import check_keys
+from convnextv2_mm.engine.config.reading import check_model, read_config
+from convnextv2_mm.errors import BadData, one_sentence_errors
+from convnextv2_mm.utils.distributed import process_group_left
 
 from mmengine.config import ConfigDict
 from mmengine.model import revert_sync_batchnorm

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from convnextv2_mm.checkpoints import read_state_dict
-from convnextv2_mm.engine.config_checks import (
+from convnextv2_mm.cli import add_cfg_options
+from convnextv2_mm.engine.config.checks import (
     batch_warnings,
     check_fcmae,
     check_first_sample,
@@ -17,26 +18,19 @@ from convnextv2_mm.engine.config_checks import (
     random_states_stay,
     schedule_warnings,
 )
-from convnextv2_mm.engine.config_keys import at_key, check_keys
-from convnextv2_mm.engine.ignore_index import check_ignore_index
-from convnextv2_mm.engine.resume import (
+from convnextv2_mm.engine.config.ignore_index import check_ignore_index
+from convnextv2_mm.engine.config.keys import at_key, check_keys
+from convnextv2_mm.engine.config.reading import check_learning_rates, check_model, read_config
+from convnextv2_mm.engine.runner.resume import (
     agree_on_checkpoint,
     checkpoint_folder,
     find_checkpoint,
     make_resumable,
     one_sentence_stops,
 )
-from convnextv2_mm.engine.run_setup import (
-    check_learning_rates,
-    check_model,
-    join_cpu_processes,
-    one_sentence_errors,
-    process_group_left,
-    read_config,
-)
-from convnextv2_mm.engine.tool_arguments import add_cfg_options
-from convnextv2_mm.engine.work_dir import lock_work_dir, outlive_readers
-from convnextv2_mm.errors import BadData
+from convnextv2_mm.engine.runner.work_dir import lock_work_dir, outlive_readers
+from convnextv2_mm.errors import BadData, one_sentence_errors
+from convnextv2_mm.utils.distributed import join_cpu_processes, process_group_left
 
 import torch
 from mmengine.config import Config

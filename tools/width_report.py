@@ -12,16 +12,11 @@ import socket
 import tempfile
 from pathlib import Path
 
-from convnextv2_mm.engine.resume import make_resumable
-from convnextv2_mm.engine.run_setup import (
-    check_data,
-    check_model,
-    join_cpu_processes,
-    one_sentence_errors,
-    read_config,
-    unwrap,
-)
-from convnextv2_mm.engine.tool_arguments import add_cfg_options
+from convnextv2_mm.cli import add_cfg_options
+from convnextv2_mm.engine.config.reading import check_data, check_model, read_config
+from convnextv2_mm.engine.runner.resume import make_resumable
+from convnextv2_mm.errors import one_sentence_errors
+from convnextv2_mm.utils.distributed import join_cpu_processes, unwrap
 
 import torch
 from mmengine.config import Config

@@ -2,7 +2,7 @@
 # layer, GIoU loss on decoded boxes), our drop-in parts as in mask-rcnn_fpn.py, and the paper's
 # recipe for Mask R-CNN. Not in the paper.
 _base_ = ['mmdet::_base_/models/cascade-mask-rcnn_r50_fpn.py', './lsj-3x_coco.py']
-custom_imports = dict(imports=['convnextv2_mm', 'convnextv2_mm.models.mask_rcnn'])
+custom_imports = dict(imports=['convnextv2_mm', 'convnextv2_mm.models.detectors'])
 
 roi_extractor = dict(roi_layer=dict(use_torchvision=True))
 model = dict(

@@ -1,7 +1,7 @@
 # Mask R-CNN of mmdet with a ConvNeXt V2 backbone, and with our own parts where they have the same
-# results in less time: convnextv2_mm/models/mask_rcnn.py. Weights keep mmdet's names.
+# results in less time: convnextv2_mm/models/heads/roi_heads.py. Weights keep mmdet's names.
 _base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
-custom_imports = dict(imports=['convnextv2_mm', 'convnextv2_mm.models.mask_rcnn'])
+custom_imports = dict(imports=['convnextv2_mm', 'convnextv2_mm.models.detectors'])
 
 roi_extractor = dict(roi_layer=dict(use_torchvision=True))
 training_part = dict(

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models.convnextv2 import ConvNeXtV2Block
+from ..models.layers.block import ConvNeXtV2Block
 from ..ops import global_response_norm
 
 FEATURES = ('expansion', 'output')

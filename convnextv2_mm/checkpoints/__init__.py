@@ -5,8 +5,8 @@ Importing it makes ``Pretrained`` and ``convnextv2://`` read them; see :mod:`.pr
 
 from .architecture import Architecture
 from .checkpoint import Checkpoint, read_checkpoint, select_task
+from .model_zoo import PUBLISHED, fetch
 from .pretrained import read_backbone, read_state_dict
-from .published import PUBLISHED, fetch
 from .writing import FORMATS, write_checkpoint
 
 __all__ = [

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 
 from ..models import ConvNeXtV2, FCMAEDecoder
-from ..models.hidden_norms import HIDDEN_NORMS, PAPER_GRN, build_hidden_norm
-from .layouts import Weights
+from ..models.layers.hidden_norms import HIDDEN_NORMS, PAPER_GRN, build_hidden_norm
+from .naming import Weights
 
 _REPLACEMENTS = {name: dict(type=name) for name in HIDDEN_NORMS}
 _REPLACEMENTS['GRN']['residual'] = False  # any but the paper's
@@ -25,9 +25,8 @@ class Architecture:
         channels: Channels of each stage.
         in_channels: Channels of the image.
         use_grn: V2.
-        hidden_norm: What an ablation has in place of GRN, of
-            :data:`~convnextv2_mm.models.hidden_norms.HIDDEN_NORMS`; '' if nothing, or nothing with
-            weights.
+        hidden_norm: What an ablation has in place of GRN, of ``HIDDEN_NORMS``; '' if nothing, or
+            nothing with weights.
         has_layer_scale: V1.
         classes: Outputs of the classifier; 0 without one.
         has_decoder: With the decoder of FCMAE.

@@ -8,8 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from .architecture import Architecture, infer_architecture
-from .layouts import READ, Layout, Weights, has_output_norms
-from .reading import AVERAGED, ENTRIES, find_state_dict, read_file
+from .naming import (
+    READ,
+    Layout,
+    Weights,
+    has_output_norms,
+)
+from .reading import (
+    AVERAGED,
+    ENTRIES,
+    find_state_dict,
+    read_file,
+)
 
 
 @dataclass
@@ -17,7 +27,7 @@ class Checkpoint:
     """The weights of a ConvNeXt, and what was found on the way to them.
 
     Args:
-        weights: Under our names; see :mod:`convnextv2_mm.checkpoints.layouts`.
+        weights: Under our names; see :mod:`convnextv2_mm.checkpoints.naming`.
         architecture: The network they are of.
         layout: Name of the layout they came in.
         place: Where they were: the entry of the file, and the place of the backbone in that.

@@ -14,7 +14,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from tqdm import tqdm
 
-from .whole_files import written_whole
+from ..utils.atomic import written_whole
 
 WEB = 'https://'  # what comes over http:// may have been changed on its way
 SECONDS_WITHOUT_DATA = 60

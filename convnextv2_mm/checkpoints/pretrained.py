@@ -14,8 +14,8 @@ from torch import nn
 from ..models import ConvNeXtV2
 from .architecture import infer_architecture
 from .checkpoint import read_checkpoint
-from .layouts import Weights
-from .published import SCHEME
+from .model_zoo import SCHEME
+from .naming import Weights
 from .reading import find_state_dict, read_file
 
 

@@ -32,7 +32,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from .archives import check_archive, is_archive
-from .published import fetch
+from .model_zoo import fetch
 
 # Where training scripts keep weights (timm, the official ones, MMEngine), the best first.
 AVERAGED = ('state_dict_ema', 'model_ema')

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from . import layouts
+from ..utils.atomic import written_whole
+from . import naming as layouts
 from .architecture import Architecture
 from .checkpoint import Checkpoint
-from .layouts import Layout, Weights, has_output_norms
-from .whole_files import written_whole
+from .naming import Layout, Weights, has_output_norms
 
 FORMATS = ('mm', 'mmpretrain', 'timm', 'transformers', 'official')
 # Sizes that timm.create_model builds with 1x1 convolutions, and those that it has no name for.

@@ -1,7 +1,7 @@
 """Data sets and transforms: the built-in drawn shapes, the input of pre-training, and data sets
 and loaders that name what is bad."""
 
-from .bad_data import (
+from .checked_datasets import (
     ADE20KDataset,
     BaseSegDataset,
     CocoDataset,
@@ -9,10 +9,10 @@ from .bad_data import (
     ImageNet,
     ImageNet21k,
 )
-from .encoded_jpeg import LoadEncodedJPEG
-from .loading import LoadAnnotations, LoadImageFromFile
-from .random_resized_crop import RandomResizedCrop
-from .shapes_views import ShapesClsDataset, ShapesDetDataset, ShapesSegDataset
+from .shapes.datasets import ShapesClsDataset, ShapesDetDataset, ShapesSegDataset
+from .transforms.encoded_jpeg import LoadEncodedJPEG
+from .transforms.loading import LoadAnnotations, LoadImageFromFile
+from .transforms.random_resized_crop import RandomResizedCrop
 
 __all__ = [
     'ADE20KDataset',

@@ -15,7 +15,7 @@ from mmseg.datasets.transforms import LoadAnnotations as MMSegLoadAnnotations
 from torch.utils.data import Dataset
 
 from ..errors import BadData
-from .loading import IGNORED, LoadAnnotations
+from .transforms.loading import IGNORED, LoadAnnotations
 
 FEW = 10  # names that a sentence lists
 SURE = 20  # classes up to which some label maps tell how all of them are numbered

@@ -1,13 +1,12 @@
 """What MMEngine's runner needs beside the models."""
 
-from .checkpoint_hook import CheckpointHook
-from .fcmae_monitor import FCMAEMonitorHook
-from .layer_decay import LayerDecayOptimWrapperConstructor
-from .loops import EpochBasedTrainLoop, IterBasedTrainLoop
-from .no_targets import NoTargetsHook
-from .non_finite import NonFiniteHook
-from .pictures import PictureHook
-from .reconstruction_loss import ReconstructionLoss
+from .hooks.checkpoint_hook import CheckpointHook
+from .hooks.fcmae_monitor_hook import FCMAEMonitorHook
+from .hooks.no_targets_hook import NoTargetsHook
+from .hooks.non_finite_hook import NonFiniteHook
+from .hooks.visualization_hook import PictureHook
+from .optimizers.layer_decay import LayerDecayOptimWrapperConstructor
+from .runner.loops import EpochBasedTrainLoop, IterBasedTrainLoop
 
 __all__ = [
     'CheckpointHook',
@@ -18,5 +17,4 @@ __all__ = [
     'NoTargetsHook',
     'NonFiniteHook',
     'PictureHook',
-    'ReconstructionLoss',
 ]

@@ -1,9 +1,12 @@
 """The backbone, its sparse encoder, FCMAE around them, and its data preprocessor."""
 
-from .convnextv2 import ConvNeXtV2, MaskedImageConvNeXtV2, SparseConvNeXtV2
-from .decoders import TransformerDecoder, UNetDecoder
-from .fcmae import FCMAE, FCMAEDecoder, FCMAEHead
-from .jpeg_preprocessor import JPEGDataPreprocessor
+from .backbones.convnextv2 import ConvNeXtV2, MaskedImageConvNeXtV2, SparseConvNeXtV2
+from .data_preprocessors.jpeg_data_preprocessor import JPEGDataPreprocessor
+from .heads.fcmae_head import FCMAEHead
+from .necks.fcmae_decoder import FCMAEDecoder
+from .necks.transformer_decoder import TransformerDecoder
+from .necks.unet_decoder import UNetDecoder
+from .selfsup.fcmae import FCMAE
 
 __all__ = [
     'FCMAE',

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .backends import autocast_dtype, check_backend, is_for_triton
+from .backends import autocast_dtype, check_backend, is_for_triton, is_triton_right
 from .patch_layout import PatchLayout
 
 
@@ -41,7 +44,7 @@ def depthwise_conv(
     x = x.to(autocast_dtype(x))
     if backend == 'auto':
         is_7x7 = weight.shape[-2:] == (7, 7)
-        backend = 'triton' if is_7x7 and is_for_triton(x) else 'torch'
+        backend = 'triton' if is_7x7 and _choose_triton(x) else 'torch'
     elif backend == 'triton' and weight.shape[-2:] != (7, 7):
         raise ValueError(
             f"backend 'triton' does not take a kernel of {weight.shape[-2]}x{weight.shape[-1]}: "
@@ -51,7 +54,7 @@ def depthwise_conv(
         visible = layout.visible_map(x.shape[1] // layout.grid[0])
         return depthwise_conv(x * visible, weight, bias, None, backend) * visible
     if backend == 'triton':
-        from .triton_depthwise_conv import triton_depthwise_conv  # not on every platform
+        from .triton.depthwise_conv import triton_depthwise_conv  # not on every platform
 
         return triton_depthwise_conv(x, weight, bias, layout)
     if layout is None:
@@ -67,3 +70,14 @@ def _torch_conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     x = x.permute(0, 3, 1, 2)  # [N, C, H, W], channels-last in memory
     x = F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2, groups=weight.shape[0])
     return x.permute(0, 2, 3, 1)
+
+
+def _choose_triton(x: Tensor) -> bool:
+    return is_for_triton(x) and _is_triton_right(x.device)
+
+
+@torch.compiler.assume_constant_result
+@functools.cache
+def _is_triton_right(device: torch.device) -> bool:
+    """Tried once on a device, on a small map."""
+    return is_triton_right(depthwise_conv, [(1, 9, 8, 64), (64, 1, 7, 7), (64,)], device)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .backends import autocast_dtype, is_for_triton
+from .backends import autocast_dtype, is_for_triton, is_triton_right
 from .global_response_norm import global_response_norm
 from .patch_layout import PatchLayout
 
@@ -39,12 +42,23 @@ def gelu_grn_linear(
         ``(..., C)``.
     """
     if backend == 'auto':
-        backend = 'triton' if is_for_triton(x) else 'torch'
+        backend = 'triton' if _choose_triton(x) else 'torch'
     if backend != 'triton' or (layout is not None and x.ndim == 4):
         x = global_response_norm(F.gelu(x), gamma, beta, layout)
         return F.linear(x, weight, bias)
 
-    from .triton_gelu_grn_linear import triton_gelu_grn_linear  # not on every platform
+    from .triton.gelu_grn_linear import triton_gelu_grn_linear  # not on every platform
 
     dtype = autocast_dtype(x)
     return triton_gelu_grn_linear(x.to(dtype), gamma, beta, weight.to(dtype), bias.to(dtype))
+
+
+def _choose_triton(x: Tensor) -> bool:
+    return is_for_triton(x) and _is_triton_right(x.device)
+
+
+@torch.compiler.assume_constant_result
+@functools.cache
+def _is_triton_right(device: torch.device) -> bool:
+    """Tried once on a device, on a small map."""
+    return is_triton_right(gelu_grn_linear, [(1, 9, 8, 64), (64,), (64,), (16, 64), (16,)], device)

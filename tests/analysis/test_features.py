@@ -3,7 +3,12 @@
 import pytest
 import torch
 
-from convnextv2_mm.analysis import choose_blocks, cosine_distance, grn_norms, watch_features
+from convnextv2_mm.analysis import (
+    choose_blocks,
+    cosine_distance,
+    grn_norms,
+    watch_features,
+)
 from convnextv2_mm.models import ConvNeXtV2, SparseConvNeXtV2
 
 ARCH = dict(depths=[1, 1, 2, 1], channels=[8, 8, 16, 16])

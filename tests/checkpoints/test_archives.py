@@ -9,7 +9,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 
 from convnextv2_mm.checkpoints.reading import inspect_file, read_file
-from convnextv2_mm.engine.resume import same
+from convnextv2_mm.engine.runner.resume import same
 
 WEIGHTS = {f'w{i}': torch.arange(7.0 * (i + 1)).view(7, i + 1) for i in range(6)}
 CONTENT = dict(state_dict=WEIGHTS, optimizer=dict(state={}), meta=dict(iter=3, seed=1))

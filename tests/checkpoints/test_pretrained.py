@@ -13,8 +13,13 @@ from mmengine.runner import load_checkpoint
 from mmpretrain.models import ConvNeXt
 from other_libraries import SMALL, build, randomize, save
 
-from convnextv2_mm.checkpoints import FORMATS, PUBLISHED, read_checkpoint, write_checkpoint
-from convnextv2_mm.engine.run_setup import check_model, read_config
+from convnextv2_mm.checkpoints import (
+    FORMATS,
+    PUBLISHED,
+    read_checkpoint,
+    write_checkpoint,
+)
+from convnextv2_mm.engine.config.reading import check_model, read_config
 from convnextv2_mm.models import FCMAE, ConvNeXtV2
 
 ROOT = Path(__file__).parents[2]

@@ -17,7 +17,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
-from convnextv2_mm.engine.run_setup import check_model, read_config
+from convnextv2_mm.engine.config.reading import check_model, read_config
 from convnextv2_mm.models import ConvNeXtV2
 
 ROOT = Path(__file__).parents[2]

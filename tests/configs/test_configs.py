@@ -22,16 +22,12 @@ from mmengine.runner import Runner
 from timm.utils import ModelEmaV2
 from torch import nn
 
-from convnextv2_mm.checkpoints.published import PUBLISHED, SCHEME
-from convnextv2_mm.engine.config_checks import (
-    check_fcmae,
-    check_num_classes,
-    check_same_classes,
-)
-from convnextv2_mm.engine.config_keys import SPLITS, check_keys
-from convnextv2_mm.engine.layer_decay import LayerDecayOptimWrapperConstructor
-from convnextv2_mm.engine.run_setup import check_model, read_config
-from convnextv2_mm.models.convnextv2 import ConvNeXtV2Block
+from convnextv2_mm.checkpoints.model_zoo import PUBLISHED, SCHEME
+from convnextv2_mm.engine.config.checks import check_fcmae, check_num_classes, check_same_classes
+from convnextv2_mm.engine.config.keys import SPLITS, check_keys
+from convnextv2_mm.engine.config.reading import check_model, read_config
+from convnextv2_mm.engine.optimizers.layer_decay import LayerDecayOptimWrapperConstructor
+from convnextv2_mm.models.layers.block import ConvNeXtV2Block
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'configs').glob('[!_]*/*.py'))

@@ -21,13 +21,13 @@ from mmengine.registry import DATASETS, METRICS, init_default_scope
 from pycocotools import mask as coco_mask
 
 from convnextv2_mm.datasets.coco_problems import EFFECTS, STOPS
-from convnextv2_mm.engine.coco_setup import (
+from convnextv2_mm.engine.config.coco import (
     check_mask_transforms,
     check_tta,
     scores_masks,
     use_own_coco_metric,
 )
-from convnextv2_mm.engine.run_setup import check_data, read_config
+from convnextv2_mm.engine.config.reading import check_data, read_config
 from convnextv2_mm.errors import BadData
 
 ROOT = Path(__file__).parents[2]

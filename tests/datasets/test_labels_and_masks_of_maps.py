@@ -21,8 +21,8 @@ from PIL import Image
 
 from convnextv2_mm.datasets import LoadAnnotations, LoadEncodedJPEG, LoadImageFromFile
 from convnextv2_mm.datasets.class_counts import inner_datasets, report_classes
-from convnextv2_mm.engine.ignore_index import check_ignore_index
-from convnextv2_mm.engine.run_setup import check_model, read_config
+from convnextv2_mm.engine.config.ignore_index import check_ignore_index
+from convnextv2_mm.engine.config.reading import check_model, read_config
 from convnextv2_mm.errors import BadData
 
 ROOT = Path(__file__).parents[2]

@@ -2,9 +2,8 @@ from functools import partial
 
 import pytest
 import torch
+from convnextv2_mm.datasets.shapes.drawing import write_shapes
 from mmengine.optim.optimizer import amp_optimizer_wrapper
-
-from convnextv2_mm.datasets.shapes import write_shapes
 
 
 @pytest.fixture(scope='session')

@@ -10,7 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-from convnextv2_mm.engine.resume import find_checkpoint, make_resumable
+from convnextv2_mm.engine.runner.resume import find_checkpoint, make_resumable
 
 _NUMBERS = itertools.count()
 

@@ -20,7 +20,7 @@ from mmengine.runner import loops, runner
 from stopped_runs import Kill, Killed, Run
 from torch import nn
 
-from convnextv2_mm.engine.resume import same
+from convnextv2_mm.engine.runner.resume import same
 
 
 @MODELS.register_module()

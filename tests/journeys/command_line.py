@@ -20,7 +20,12 @@ TIMEOUT = 300  # seconds for one command
 
 _CONTEXT = multiprocessing.get_context('forkserver')
 _CONTEXT.set_forkserver_preload(
-    ['convnextv2_mm', 'convnextv2_mm.datasets', 'convnextv2_mm.models.mask_rcnn', 'mmpretrain.apis']
+    [
+        'convnextv2_mm',
+        'convnextv2_mm.datasets',
+        'convnextv2_mm.models.detectors',
+        'mmpretrain.apis',
+    ]
 )
 
 

@@ -9,12 +9,12 @@ import mmcv
 import numpy as np
 import pytest
 import torch
+from convnextv2_mm.datasets.shapes.drawing import write_shapes
 from mmengine.config import Config
 from mmengine.runner import set_random_seed
 
-from convnextv2_mm.datasets.shapes import write_shapes
-from convnextv2_mm.engine.pictures import LEAST_SIDE
-from convnextv2_mm.engine.run_setup import read_config
+from convnextv2_mm.engine.config.reading import read_config
+from convnextv2_mm.visualization.drawing import LEAST_SIDE
 
 ROOT = Path(__file__).parents[2]
 DEMO = {

@@ -11,7 +11,7 @@ import torch
 import transformers
 from mmengine.registry import MODELS
 
-from convnextv2_mm.engine.run_setup import read_config
+from convnextv2_mm.engine.config.reading import read_config
 
 ROOT = Path(__file__).parents[2]
 

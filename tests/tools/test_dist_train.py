@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from convnextv2_mm.datasets.shapes import write_shapes
+from convnextv2_mm.datasets.shapes.drawing import write_shapes
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs/demo/fcmae_convnextv2-a_shapes.py'

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import nn
 
-from convnextv2_mm.engine.run_setup import read_config
+from convnextv2_mm.engine.config.reading import read_config
 
 ROOT = Path(__file__).parents[2]
 ARCH = dict(depths=[1, 1, 1, 1], channels=[8, 16, 24, 40])

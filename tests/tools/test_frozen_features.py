@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from convnextv2_mm.datasets.shapes.drawing import CLASSES, write_shapes
 from mmpretrain.visualization import UniversalVisualizer
 
-from convnextv2_mm.datasets.shapes import CLASSES, write_shapes
-from convnextv2_mm.engine.run_setup import check_model, read_config
+from convnextv2_mm.engine.config.reading import check_model, read_config
 from convnextv2_mm.models import ConvNeXtV2
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from convnextv2_mm.models import ConvNeXtV2
-from convnextv2_mm.models.convnextv2 import ConvNeXtV2Block, PatchConv
+from convnextv2_mm.models.layers.block import ConvNeXtV2Block, PatchConv
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / 'tools'))

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from convnextv2_mm.datasets.shapes.drawing import draw
 from mmengine.registry import MODELS
 from PIL import Image
 
-from convnextv2_mm.datasets.shapes import draw
-from convnextv2_mm.engine.run_setup import read_config
+from convnextv2_mm.engine.config.reading import read_config
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / 'configs/demo/fcmae_convnextv2-a_shapes.py'

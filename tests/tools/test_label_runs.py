@@ -9,7 +9,7 @@ from mmengine.registry import MODELS
 from PIL import Image
 from test_tools import ROOT, run
 
-from convnextv2_mm.engine.run_setup import read_config
+from convnextv2_mm.engine.config.reading import read_config
 
 CONFIG = str(ROOT / 'configs/demo/upernet_convnextv2-a_shapes.py')
 STEPS = ['default_hooks.logger.interval=1', 'train_cfg.max_iters=1', 'train_cfg.val_interval=1']

@@ -16,7 +16,8 @@ import pytest
 import torch
 from test_tools import DEMO, ROOT, configs, newest_checkpoint, options, run, shapes  # noqa: F401
 
-from convnextv2_mm.engine import CheckpointHook, work_dir
+from convnextv2_mm.engine import CheckpointHook
+from convnextv2_mm.engine.runner import work_dir
 
 
 class Killed(BaseException):
@@ -119,7 +120,7 @@ def test_numbers_that_stay_wrong_end_in_one_sentence(configs, options, tmp_path,
 
 def test_second_run_in_a_work_dir_changes_nothing(configs, options, tmp_path, monkeypatch, capsys):  # noqa: F811
     monkeypatch.setattr(work_dir, 'PATIENCE', 0)
-    program = 'import sys; from convnextv2_mm.engine.work_dir import lock_work_dir as lock; '
+    program = 'import sys; from convnextv2_mm.engine.runner.work_dir import lock_work_dir as lock; '
     program += 'lock(sys.argv[1]); print(flush=True); input()'
     command = [sys.executable, '-c', program, tmp_path]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:

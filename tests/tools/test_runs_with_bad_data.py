@@ -11,7 +11,7 @@ from mmengine.registry import MODELS
 from real_formats import write_real_formats
 from test_tools import ROOT, logged, run
 
-from convnextv2_mm.engine.run_setup import read_config
+from convnextv2_mm.engine.config.reading import read_config
 
 PRETRAIN = ROOT / 'configs/pretrain/fcmae_convnextv2-a_8xb512-800e_in1k-224px.py'
 DETECTION = ROOT / 'configs/detection/mask-rcnn_convnextv2-a_fpn_lsj-3x-fcmae_coco.py'

@@ -5,8 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from convnextv2_mm.datasets.shapes import write_shapes
+from convnextv2_mm.datasets.shapes.drawing import write_shapes
 
 ROOT = Path(__file__).parents[2]
 

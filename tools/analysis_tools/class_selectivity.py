@@ -11,9 +11,15 @@ import argparse
 import math
 from pathlib import Path
 
-from convnextv2_mm.analysis import ClassMeans, choose_blocks, class_selectivity, watch_features
-from convnextv2_mm.engine.figures import styles, write_figure, write_numbers
-from convnextv2_mm.engine.run_setup import find_images, one_sentence_errors
+from convnextv2_mm.analysis import (
+    ClassMeans,
+    choose_blocks,
+    class_selectivity,
+    watch_features,
+)
+from convnextv2_mm.apis.inference import find_images
+from convnextv2_mm.errors import one_sentence_errors
+from convnextv2_mm.visualization.figures import styles, write_figure, write_numbers
 
 import torch
 from matplotlib.figure import Figure

@@ -10,8 +10,13 @@ import argparse
 import json
 from pathlib import Path
 
-from convnextv2_mm.engine.figures import check_figure_path, styles, write_figure, write_numbers
-from convnextv2_mm.engine.run_setup import one_sentence_errors
+from convnextv2_mm.errors import one_sentence_errors
+from convnextv2_mm.visualization.figures import (
+    check_figure_path,
+    styles,
+    write_figure,
+    write_numbers,
+)
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator

@@ -9,8 +9,9 @@ FCMAE. The paper takes 1000 images of ImageNet's validation set (--num-images 10
 import argparse
 
 from convnextv2_mm.analysis import choose_blocks, cosine_distance, watch_features
-from convnextv2_mm.engine.figures import styles, write_figure, write_numbers
-from convnextv2_mm.engine.run_setup import find_images, one_sentence_errors
+from convnextv2_mm.apis.inference import find_images
+from convnextv2_mm.errors import one_sentence_errors
+from convnextv2_mm.visualization.figures import styles, write_figure, write_numbers
 
 import torch
 from matplotlib.figure import Figure

@@ -10,8 +10,14 @@ import argparse
 import json
 from pathlib import Path
 
-from convnextv2_mm.engine.figures import COLOURS, check_figure_path, write_figure, write_numbers
-from convnextv2_mm.engine.run_setup import find_images, one_sentence_errors
+from convnextv2_mm.apis.inference import find_images
+from convnextv2_mm.errors import one_sentence_errors
+from convnextv2_mm.visualization.figures import (
+    COLOURS,
+    check_figure_path,
+    write_figure,
+    write_numbers,
+)
 
 from matplotlib.figure import Figure
 from mmengine.utils import track_iter_progress

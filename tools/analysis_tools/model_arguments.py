@@ -7,17 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convnextv2_mm.analysis import FEATURES
-from convnextv2_mm.engine.figures import check_figure_path
-from convnextv2_mm.engine.run_setup import (
-    USER_ERRORS,
-    image_reader,
-    load_backbone,
-    load_model,
-    one_sentence_errors,
-    read_config,
-)
-from convnextv2_mm.engine.tool_arguments import add_cfg_options, device_name
+from convnextv2_mm.apis.inference import image_reader, load_backbone, load_model
+from convnextv2_mm.cli import add_cfg_options, device_name
+from convnextv2_mm.engine.config.reading import read_config
+from convnextv2_mm.errors import USER_ERRORS, one_sentence_errors
 from convnextv2_mm.models import FCMAE, ConvNeXtV2
+from convnextv2_mm.visualization.figures import check_figure_path
 
 import torch
 from mmengine.config import Config

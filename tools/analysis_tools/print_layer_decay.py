@@ -6,8 +6,9 @@ read.
 
 import argparse
 
-from convnextv2_mm.engine.run_setup import check_model, one_sentence_errors, read_config
-from convnextv2_mm.engine.tool_arguments import add_cfg_options
+from convnextv2_mm.cli import add_cfg_options
+from convnextv2_mm.engine.config.reading import check_model, read_config
+from convnextv2_mm.errors import one_sentence_errors
 
 from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper

@@ -10,9 +10,10 @@ import gc
 import statistics
 from pathlib import Path
 
-from convnextv2_mm.engine.figures import write_figure, write_numbers
-from convnextv2_mm.engine.pictures import draw_reconstruction
-from convnextv2_mm.engine.run_setup import find_images, one_sentence_errors
+from convnextv2_mm.apis.inference import find_images
+from convnextv2_mm.errors import one_sentence_errors
+from convnextv2_mm.visualization.drawing import draw_reconstruction
+from convnextv2_mm.visualization.figures import write_figure, write_numbers
 
 from matplotlib.figure import Figure
 from mmengine.config import Config

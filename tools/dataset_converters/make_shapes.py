@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from convnextv2_mm.datasets.shapes import write_shapes
+from convnextv2_mm.datasets.shapes.drawing import write_shapes
 
 from mmengine.utils import track_iter_progress
 

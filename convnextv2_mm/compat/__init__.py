@@ -1,1 +1,0 @@
-"""What the package needs to run on the releases of MM that it meets."""

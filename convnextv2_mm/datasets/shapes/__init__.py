@@ -1,0 +1,1 @@
+"""Drawn data for the demo and the tests."""

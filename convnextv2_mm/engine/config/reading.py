@@ -1,0 +1,198 @@
+"""What the tools do before a run: read the config, and find early the mistakes that can be."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+from ...checkpoints import read_backbone, read_state_dict
+from ...models import ConvNeXtV2
+from .coco import check_mask_transforms, use_own_coco_metric
+from .datasets import find_datasets
+from .keys import at_key, check_options, name_unexpected_argument
+
+RUN_WHEN_READ = ('.pkl', '.pickle', '.yaml', '.yml')  # by MMEngine
+
+
+def read_config(
+    path: str | Path, options: dict | None = None, work_dir: str | None = None
+) -> Config:
+    """Read a config, apply ``--cfg-options`` and ``--work-dir``, and fit it to this machine.
+
+    Without a GPU, mixed precision is switched off.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not the config of a run, as for :func:`parse_config`, or an evaluator
+            reads a pickle or YAML.
+    """
+    config = parse_config(path)
+    for key in ('model', 'default_scope'):
+        if key not in config:
+            raise ValueError(f'config {path} has no {key!r}: it is not the config of a run')
+    check_options(config, options or {})
+    config.merge_from_dict(options or {})
+    for key in ('val_evaluator', 'test_evaluator'):
+        _refuse_what_runs(config.get(key), key)
+    config.work_dir = work_dir or config.get('work_dir') or f'work_dirs/{Path(path).stem}'
+    wrapper = config.get('optim_wrapper', {})
+    if wrapper.get('type') == 'AmpOptimWrapper' and not torch.cuda.is_available():
+        print('no GPU: training in float32 instead of mixed precision', file=sys.stderr)
+        wrapper.type = 'OptimWrapper'
+        wrapper.pop('dtype', None)
+        wrapper.pop('loss_scale', None)
+    init_default_scope(config.default_scope)
+    use_own_coco_metric(config)
+    return config
+
+
+def parse_config(path: str | Path) -> Config:
+    """Read a config file and its bases.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If one of them is YAML, in which a tag runs what it names, is its own base, or
+            is written with ``read_base``.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'config {path} does not exist')
+    try:
+        with _every_file_checked():
+            _check_config_file(path)
+            return Config.fromfile(path)
+    except RuntimeError as error:  # of MMEngine's parser
+        raise ValueError(f'config {path} cannot be read: {error}') from error
+
+
+@contextmanager
+def _every_file_checked() -> Iterator[None]:
+    """Check the bases of a config, and theirs, before MMEngine parses them."""
+    parse, names = Config._file2dict, []
+
+    def check_and_parse(filename: str, *args, **kwargs) -> tuple:
+        name = os.path.realpath(filename)
+        if name in names:
+            raise ValueError(f'config {filename} is among its own bases')
+        _check_config_file(filename)
+        names.append(name)
+        parsed = parse(filename, *args, **kwargs)
+        names.pop()
+        return parsed
+
+    Config._file2dict = staticmethod(check_and_parse)
+    try:
+        yield
+    finally:
+        Config._file2dict = staticmethod(parse)
+
+
+def _check_config_file(path: str) -> None:
+    if Path(path).suffix not in ('.py', '.json'):
+        raise ValueError(f'config {path} is not allowed: the name must end in .py or .json')
+    if Path(path).is_file() and Config._is_lazy_import(str(path)):
+        raise ValueError(
+            f'config {path} imports a package or uses read_base(), which cannot be used here: name'
+            f' its bases in _base_, and types as text'
+        )
+
+
+def _refuse_what_runs(config: Any, key: str) -> None:
+    """Refuse files that MMEngine would run while it reads them, anywhere in part of a config."""
+    if isinstance(config, dict):
+        if not str(config.get('type')).split('.')[-1].startswith('Dump'):  # those write them
+            for name, value in config.items():
+                _refuse_what_runs(value, name)
+    elif isinstance(config, list | tuple):
+        for value in config:
+            _refuse_what_runs(value, key)
+    elif isinstance(config, str | Path) and str(config).endswith(RUN_WHEN_READ):
+        raise ValueError(
+            f'{key} {config} is not allowed: MMEngine would run what is in it; give a .json or .txt'
+            f' file'
+        )
+
+
+def check_model(model: ConfigDict) -> nn.Module:
+    """Build a model without memory for its weights, to find mistakes in its config.
+
+    Also looks at the files that its parts are to be initialised from, which fetches them.
+
+    Returns:
+        The model, on the meta device unless one of its parts cannot be built there.
+
+    Raises:
+        FileNotFoundError: If such a file does not exist.
+        ValueError: If such a file holds no weights, or not those of the backbone; or if a part of
+            the model does not take one of its arguments.
+    """
+    try:
+        with torch.device('meta'):
+            built = MODELS.build(model)
+    except (NotImplementedError, RuntimeError):  # a part of it needs values to be built
+        built = MODELS.build(model)
+    except TypeError as error:
+        named = name_unexpected_argument(error, model)
+        if named is None:
+            raise
+        raise named from error
+    for name, part in built.named_modules():
+        given = getattr(part, 'init_cfg', None)
+        for init in given if isinstance(given, list) else [given]:
+            if not isinstance(init, dict) or init.get('type') != 'Pretrained':
+                continue
+            with at_key('.'.join(filter(None, ('model', name, 'init_cfg.checkpoint')))):
+                if isinstance(part, ConvNeXtV2):
+                    read_backbone(part, init['checkpoint'], init.get('prefix'), 'meta')
+                else:
+                    read_state_dict(init['checkpoint'], 'meta')
+    return built
+
+
+def check_learning_rates(config: ConfigDict, name: str = 'optim_wrapper') -> None:
+    """See that a learning rate, and what multiplies it for some parameters, is not negative.
+
+    Raises:
+        ValueError: If one is, or is not finite.
+    """
+    for key, value in config.items():
+        if isinstance(value, dict):
+            check_learning_rates(value, f'{name}.{key}')
+        elif key in ('lr', 'decay_rate') or key.endswith('lr_mult'):
+            if not (isinstance(value, int | float) and 0 <= value < math.inf):
+                raise ValueError(f'{name}.{key} {value!r} is not allowed: it must be 0 or more')
+
+
+def check_data(dataloader: ConfigDict) -> None:
+    """See that the files of a data set are there, and that reading them runs nothing.
+
+    Raises:
+        FileNotFoundError: If a folder or an annotation file does not exist.
+        ValueError: If anything that it reads is a pickle or YAML, or if transforms would part boxes
+            from masks.
+    """
+    _refuse_what_runs(dataloader.dataset, 'dataset')
+    check_mask_transforms(dataloader.dataset)
+    for part in find_datasets(dataloader):
+        if part.get('make') is not None:  # drawn on first use
+            continue
+        root = Path(part.get('data_root') or '')
+        prefix = part.get('data_prefix') or {}
+        if part.type.endswith('ImageNet') and not prefix:  # it has a folder for each split
+            prefix = part.get('split', '')
+        folders = prefix.values() if isinstance(prefix, dict) else [prefix]
+        for path in (root, root / (part.get('ann_file') or ''), *(root / f for f in folders)):
+            if not path.exists():
+                raise FileNotFoundError(
+                    f'data set not found: {path} does not exist; README.md says where {part.type} '
+                    f'is expected'
+                )

@@ -1,0 +1,1 @@
+"""Groups of parameters with their own learning rates."""

@@ -1,0 +1,1 @@
+"""Loops, sharding, interruption and resuming of a run."""

@@ -1,0 +1,1 @@
+"""Backbones and the sparse encoder of FCMAE."""

@@ -1,0 +1,54 @@
+"""Processes that train together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+from mmengine.config import Config
+from mmengine.model import is_model_wrapper
+from torch import nn
+
+
+def join_cpu_processes(config: Config) -> None:
+    """Let processes that a launcher has started train on CPUs.
+
+    MMEngine would look for a GPU. A process group that is there it leaves as it is. The options of
+    the config for the wrapper and the group (``find_unused_parameters``, ``model_wrapper_cfg`` and
+    ``env_cfg.dist_cfg.timeout``, in seconds) hold as they do on GPUs.
+    """
+    seconds = config.get('env_cfg', {}).get('dist_cfg', {}).get('timeout')
+    timeout = None if seconds is None else timedelta(seconds=int(seconds))
+    torch.distributed.init_process_group('gloo', timeout=timeout)
+    wrapper = config.get('model_wrapper_cfg')
+    if wrapper is None:  # what MMEngine takes then
+        unused = config.get('find_unused_parameters', False)
+        wrapper = dict(broadcast_buffers=False, find_unused_parameters=unused)
+    config.model_wrapper_cfg = dict(wrapper, device_ids=None)
+
+
+@contextmanager
+def process_group_left() -> Iterator[None]:
+    """Leave the process group when a run ends, or stops as all processes have agreed to.
+
+    If Python is left to it, the threads of the group may abort a process that has done its work,
+    and the launcher takes the run for a failed one.
+    """
+    try:
+        yield
+    except SystemExit:
+        _leave_process_group()
+        raise
+    _leave_process_group()
+
+
+def _leave_process_group() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside the wrapper of DDP or FSDP, if there is one."""
+    return model.module if is_model_wrapper(model) else model
