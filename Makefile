@@ -1,10 +1,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint install soak docs docs-linkcheck docs-pictures
+.PHONY: demo test lint install kill-test docs docs-linkcheck docs-pictures
 
 demo: install
-	$(BIN)/python tools/demo.py
+	$(BIN)/python examples/demo.py
 
 test: lint
 	$(BIN)/python -m pytest
@@ -23,9 +23,9 @@ docs-linkcheck: .venv/docs-installed
 docs-pictures: install
 	$(BIN)/python docs/make_pictures.py
 
-# Not in CI: 20 minutes. make soak SOAK='--minutes 60 --seed 1'
-soak: install
-	$(BIN)/python tools/soak.py $(SOAK)
+# Not in CI: 20 minutes. make kill-test KILL_TEST='--minutes 60 --seed 1'
+kill-test: install
+	$(BIN)/python benchmarks/kill_test.py $(KILL_TEST)
 
 install: .venv/installed
 

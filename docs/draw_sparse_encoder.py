@@ -5,12 +5,12 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import torch
-from convnextv2_mm.datasets.shapes.drawing import draw
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from convnextv2_mm.datasets.shapes.drawing import draw
 from convnextv2_mm.ops import PatchLayout, patchify
 
 PATCH, GRID, SITES = 32, 5, 8  # SITES: of the first stage

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from convnextv2_mm.datasets.shapes.drawing import draw
 from mmdet.datasets import CocoDataset
 from PIL import Image
+
+from convnextv2_mm.datasets.shapes.drawing import draw
 
 HEIGHT, WIDTH = 96, 128
 # Images that cannot be used, and what is said of them. `missing` is in the lists alone.

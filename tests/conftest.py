@@ -8,11 +8,11 @@ import torch
 if not torch.cuda.is_available():
     os.environ['TRITON_INTERPRET'] = '1'  # read when the kernels are defined
 
-from convnextv2_mm.datasets.shapes.drawing import draw  # noqa: E402
 from mmengine.registry import DefaultScope  # noqa: E402
 from PIL import Image  # noqa: E402
 
 import convnextv2_mm  # noqa: E402, F401  # before a test imports mmdet or mmseg: patches/mmcv_ops/__init__.py
+from convnextv2_mm.datasets.shapes.drawing import draw  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

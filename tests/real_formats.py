@@ -5,9 +5,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from convnextv2_mm.datasets.shapes.drawing import Drawing, draw
 from mmdet.datasets import CocoDataset
 from pycocotools import mask as coco_mask
+
+from convnextv2_mm.datasets.shapes.drawing import Drawing, draw
 
 SIDE = 128  # pixels; most drawings lose a part of their height
 HEIGHTS = (128, 104, 96, 120)

@@ -124,7 +124,7 @@ def test_command_is_understood(command, monkeypatch):
         'tools/infer.py CONFIG CHECKPOINT IMAGES...',
         'tools/train.py CONFIG --wokr-dir x',
         'tools/browse_dataset.py CONFIG --mode originl',
-        'tools/benchmark.py pretrian',
+        'benchmarks/speed.py pretrian',
     ],
 )
 def test_wrong_commands_are_found(command, monkeypatch, capsys):
@@ -140,7 +140,7 @@ def test_wrong_options_of_a_config_are_found(monkeypatch):
 
 def test_commands_are_found_where_pages_have_them():
     text = (
-        'Run `tools/train.py CONFIG`, see `tools/demo.py`.\n```bash\n# a comment\n'
+        'Run `tools/train.py CONFIG`, see `examples/demo.py`.\n```bash\n# a comment\n'
         'bash tools/dist_train.sh \\\n    CONFIG 8    # on 8 GPUs\n```\n```python\ntools = 1\n```\n'
     )
     assert commands(text) == ['tools/dist_train.sh CONFIG 8', 'tools/train.py CONFIG']

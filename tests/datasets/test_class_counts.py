@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bad_files import HEIGHT, WIDTH, annotation, coco, picture, write_json
-from convnextv2_mm.datasets.shapes.drawing import CLASSES, write_shapes
 from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 
@@ -18,6 +17,7 @@ from convnextv2_mm.datasets.class_counts import (
     listed,
     report_classes,
 )
+from convnextv2_mm.datasets.shapes.drawing import CLASSES, write_shapes
 
 LOAD = [dict(type='convnextv2_mm.LoadImageFromFile'), dict(type='convnextv2_mm.LoadAnnotations')]
 

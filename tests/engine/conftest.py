@@ -2,8 +2,9 @@ from functools import partial
 
 import pytest
 import torch
-from convnextv2_mm.datasets.shapes.drawing import write_shapes
 from mmengine.optim.optimizer import amp_optimizer_wrapper
+
+from convnextv2_mm.datasets.shapes.drawing import write_shapes
 
 
 @pytest.fixture(scope='session')

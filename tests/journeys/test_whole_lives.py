@@ -19,10 +19,11 @@ import onnxruntime
 import pytest
 import torch
 from command_line import Command
-from convnextv2_mm.datasets.shapes.drawing import draw
 from mmdet.datasets import CocoDataset
 from mmpretrain.datasets import ImageNet
 from real_formats import write_real_formats
+
+from convnextv2_mm.datasets.shapes.drawing import draw
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 NUM_TRAIN, NUM_VAL = 8, 4

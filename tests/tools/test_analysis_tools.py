@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from convnextv2_mm.datasets.shapes.drawing import write_shapes
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from convnextv2_mm import analysis
 from convnextv2_mm.apis.inference import image_reader, load_model
+from convnextv2_mm.datasets.shapes.drawing import write_shapes
 from convnextv2_mm.engine.config.reading import read_config
 from convnextv2_mm.models import FCMAE
 

@@ -9,10 +9,10 @@ import mmcv
 import numpy as np
 import pytest
 import torch
-from convnextv2_mm.datasets.shapes.drawing import write_shapes
 from mmengine.config import Config
 from mmengine.runner import set_random_seed
 
+from convnextv2_mm.datasets.shapes.drawing import write_shapes
 from convnextv2_mm.engine.config.reading import read_config
 from convnextv2_mm.visualization.drawing import LEAST_SIDE
 

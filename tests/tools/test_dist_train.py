@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from convnextv2_mm.datasets.shapes.drawing import write_shapes
 
 ROOT = Path(__file__).parents[2]

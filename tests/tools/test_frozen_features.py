@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from convnextv2_mm.datasets.shapes.drawing import CLASSES, write_shapes
 from mmpretrain.visualization import UniversalVisualizer
 
+from convnextv2_mm.datasets.shapes.drawing import CLASSES, write_shapes
 from convnextv2_mm.engine.config.reading import check_model, read_config
 from convnextv2_mm.models import ConvNeXtV2
 

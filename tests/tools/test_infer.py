@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from convnextv2_mm.datasets.shapes.drawing import draw
 from mmengine.registry import MODELS
 from PIL import Image
 
+from convnextv2_mm.datasets.shapes.drawing import draw
 from convnextv2_mm.engine.config.reading import read_config
 
 ROOT = Path(__file__).parents[2]

@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from convnextv2_mm.datasets.shapes.drawing import write_shapes
 from mmengine.config import Config, DictAction
+
+from convnextv2_mm.datasets.shapes.drawing import write_shapes
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / 'tools'))

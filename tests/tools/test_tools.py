@@ -9,13 +9,13 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
-from convnextv2_mm.datasets.shapes.drawing import CLASSES, draw, write_shapes
 from mmdet.visualization import DetLocalVisualizer
 from mmpretrain.datasets import ImageNet
 from mmpretrain.visualization import UniversalVisualizer
 from mmseg.visualization import SegLocalVisualizer
 from real_formats import write_real_formats
 
+from convnextv2_mm.datasets.shapes.drawing import CLASSES, draw, write_shapes
 from convnextv2_mm.engine.config.reading import check_model, read_config
 
 ROOT = Path(__file__).parents[2]

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from convnextv2_mm.datasets.shapes.drawing import write_shapes
 from mmengine.config import Config
 from torch import distributed as dist
 
 from convnextv2_mm.checkpoints import read_checkpoint
+from convnextv2_mm.datasets.shapes.drawing import write_shapes
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from convnextv2_mm.datasets.shapes.drawing import write_shapes
 
+from convnextv2_mm.datasets.shapes.drawing import write_shapes
 from convnextv2_mm.utils.opencv import HEADLESS
 
 ROOT = Path(__file__).parents[2]

@@ -9,6 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mmengine.registry import DATASETS
+from PIL import Image
+from pycocotools.coco import COCO
+
 from convnextv2_mm.datasets.shapes.drawing import (
     CLASSES,
     SEG_CLASSES,
@@ -16,10 +20,6 @@ from convnextv2_mm.datasets.shapes.drawing import (
     draw,
     write_shapes,
 )
-from mmengine.registry import DATASETS
-from PIL import Image
-from pycocotools.coco import COCO
-
 from convnextv2_mm.datasets.shapes.drawing import drawing as shapes
 
 SET = dict(num_train=14, num_val=6, size=96, seed=3)

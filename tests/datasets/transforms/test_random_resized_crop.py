@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from convnextv2_mm.datasets.shapes.drawing import draw
 from mmengine.config import Config
 from mmengine.dataset import Compose, default_collate
 from mmengine.registry import init_default_scope
@@ -14,6 +13,7 @@ from scipy.stats import ks_2samp
 from torchvision.transforms import RandomResizedCrop as TorchvisionCrop
 
 from convnextv2_mm.datasets import RandomResizedCrop
+from convnextv2_mm.datasets.shapes.drawing import draw
 
 CONFIG = Path(__file__).parents[3] / 'configs/_base_/fcmae_in1k-224px.py'
 OPTIONS = dict(scale=224, crop_ratio_range=(0.2, 1.0), interpolation='bicubic')

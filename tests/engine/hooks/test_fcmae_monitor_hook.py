@@ -7,12 +7,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from convnextv2_mm.datasets.shapes.drawing import write_shapes
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
 
 from convnextv2_mm.analysis import choose_blocks, watch_features
+from convnextv2_mm.datasets.shapes.drawing import write_shapes
 from convnextv2_mm.engine import FCMAEMonitorHook
 from convnextv2_mm.engine.hooks.fcmae_monitor_hook import _undisturbed
 from convnextv2_mm.models import SparseConvNeXtV2

@@ -33,7 +33,7 @@ COLLATE, PREPROCESSOR = 'collate', 'data preprocessor'
 
 
 @dataclass
-class Contender:
+class Peer:
     """A way from files to a normalised batch, and the ms per image of its stages in each round."""
 
     name: str
@@ -69,7 +69,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def contenders(device: str) -> list[Contender]:
+def peers(device: str) -> list[Peer]:
     import mmpretrain.datasets
 
     gpu_decode = 'pretrain/fcmae_convnextv2-b_8xb64-accum8-800e-gpu-decode_in1k-224px.py'
@@ -85,7 +85,7 @@ def contenders(device: str) -> list[Contender]:
         config = Config.fromfile(path)
         loader = config.train_dataloader
         found.append(
-            Contender(
+            Peer(
                 name,
                 [TRANSFORMS.build(step) for step in loader.dataset.pipeline],
                 FUNCTIONS.get(loader.collate_fn.type),
@@ -115,7 +115,7 @@ def find_images(args: argparse.Namespace, scratch: Path) -> list[Path]:
     return saved
 
 
-def run_round(contender: Contender, files: list[Path], args: argparse.Namespace) -> None:
+def run_round(peer: Peer, files: list[Path], args: argparse.Namespace) -> None:
     """Read all files once, and add what each stage took."""
     seconds: dict[str, float] = defaultdict(float)
 
@@ -126,7 +126,7 @@ def run_round(contender: Contender, files: list[Path], args: argparse.Namespace)
         return result
 
     def preprocess(batch: dict) -> None:
-        contender.preprocessor(batch, True)
+        peer.preprocessor(batch, True)
         if args.device != 'cpu':
             torch.cuda.synchronize()
 
@@ -134,33 +134,33 @@ def run_round(contender: Contender, files: list[Path], args: argparse.Namespace)
         samples = []
         for path in files[first : first + args.batch]:
             sample = dict(img_path=str(path))
-            for transform in contender.transforms:
+            for transform in peer.transforms:
                 sample = timed(type(transform).__name__, transform, sample)
             samples.append(sample)
-        timed(PREPROCESSOR, preprocess, timed(COLLATE, contender.collate, samples))
+        timed(PREPROCESSOR, preprocess, timed(COLLATE, peer.collate, samples))
     for stage, value in seconds.items():
-        contender.ms[stage].append(1000 * value / len(files))
+        peer.ms[stage].append(1000 * value / len(files))
 
 
-def measure(found: list[Contender], files: list[Path], args: argparse.Namespace) -> None:
+def measure(found: list[Peer], files: list[Path], args: argparse.Namespace) -> None:
     for number in range(args.rounds + 1):
-        for contender in found:
+        for peer in found:
             np.random.seed(number)
             torch.manual_seed(number)
-            run_round(contender, files, args)
+            run_round(peer, files, args)
             if number == 0:  # warm-up
-                contender.ms.clear()
+                peer.ms.clear()
 
 
-def report(found: list[Contender]) -> list[dict]:
+def report(found: list[Peer]) -> list[dict]:
     rows = []
-    for contender in found:
-        totals = contender.totals()
+    for peer in found:
+        totals = peer.totals()
         ms = statistics.median(totals)
         low, _, high = statistics.quantiles(totals, n=4)
         row = dict(
-            name=contender.name,
-            stages_ms={stage: statistics.median(values) for stage, values in contender.ms.items()},
+            name=peer.name,
+            stages_ms={stage: statistics.median(values) for stage, values in peer.ms.items()},
             ms=ms,
             images_per_second=1000 / ms,
             ratio=statistics.median(found[0].totals()) / ms,
@@ -197,7 +197,7 @@ def main() -> None:
                     option = name.replace('_', '-')
                     raise ValueError(f'--{option} {value} is not allowed: at least {least}')
             files = find_images(args, Path(scratch))
-            found = contenders(args.device)
+            found = peers(args.device)
         kib = statistics.mean(path.stat().st_size for path in files) / 1024
         sizes = [Image.open(path).size for path in files]
         width, height = (statistics.median(side) for side in zip(*sizes, strict=True))

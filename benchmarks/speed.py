@@ -35,7 +35,7 @@ from mmengine.dataset import default_collate
 from mmengine.registry import DATASETS, init_default_scope
 from torch.utils.data import DataLoader, RandomSampler
 
-from contenders import CONFIGS, PRECISIONS, Contender, groups
+from peers import CONFIGS, PRECISIONS, Peer, groups
 
 PLOT_NAMES = dict(auto='sparse', masked='dense masked')
 PARTS = dict(pretrain='loader', detector='backbone', segmentor='backbone', ops='forward')
@@ -93,24 +93,24 @@ def timed(step: Callable[[], None], device: str) -> float:
     return start.elapsed_time(end) / 1000
 
 
-def measure(found: list[Contender], args: argparse.Namespace) -> None:
-    for contender in found:  # warm up, and see the memory
+def measure(found: list[Peer], args: argparse.Namespace) -> None:
+    for peer in found:  # warm up, and see the memory
         for _ in range(3):
-            if contender.part:
-                contender.part()
+            if peer.part:
+                peer.part()
             if args.device == 'cuda':
                 torch.cuda.synchronize()
                 torch.cuda.reset_peak_memory_stats()
                 before = torch.cuda.memory_allocated()
-            contender.step()
+            peer.step()
         if args.device == 'cuda':
             torch.cuda.synchronize()
-            contender.peak_gib = (torch.cuda.max_memory_allocated() - before) / 2**30
+            peer.peak_gib = (torch.cuda.max_memory_allocated() - before) / 2**30
     for _ in range(args.steps):
-        for contender in found:
-            contender.seconds.append(timed(contender.step, args.device))
-            if contender.part:
-                contender.part_seconds.append(timed(contender.part, args.device))
+        for peer in found:
+            peer.seconds.append(timed(peer.step, args.device))
+            if peer.part:
+                peer.part_seconds.append(timed(peer.part, args.device))
 
 
 def measure_loader(args: argparse.Namespace) -> list[float]:
@@ -140,24 +140,24 @@ def measure_loader(args: argparse.Namespace) -> list[float]:
     return [timed(lambda: next(batches), 'cpu') for _ in range(args.steps)]
 
 
-def report(title: str, found: list[Contender], args: argparse.Namespace) -> list[dict]:
+def report(title: str, found: list[Peer], args: argparse.Namespace) -> list[dict]:
     part = PARTS.get(args.what) if found[0].part_seconds else None
     line = f'{title:44}{"ms":>10}{"img/s":>10}{"ratio":>8}{"spread":>8}{"GiB":>8}'
     print(line + (f'{part:>10}' if part else ''))
     rows = []
-    for contender in found:
-        seconds = statistics.median(contender.seconds)
-        low, _, high = statistics.quantiles(contender.seconds, n=4)
+    for peer in found:
+        seconds = statistics.median(peer.seconds)
+        low, _, high = statistics.quantiles(peer.seconds, n=4)
         row = dict(
             group=title,
-            name=contender.name,
+            name=peer.name,
             ms=1000 * seconds,
             images_per_second=args.batch / seconds,
             ratio=statistics.median(found[0].seconds) / seconds,
             spread=(high - low) / seconds,
-            activation_gib=contender.peak_gib,
+            activation_gib=peer.peak_gib,
         )
-        memory = '-' if contender.peak_gib is None else f'{contender.peak_gib:.2f}'
+        memory = '-' if peer.peak_gib is None else f'{peer.peak_gib:.2f}'
         line = (
             f'  {row["name"]:42}{row["ms"]:10.2f}{row["images_per_second"]:10.1f}'
             f'{row["ratio"]:8.2f}{row["spread"]:8.2f}{memory:>8}'
@@ -165,7 +165,7 @@ def report(title: str, found: list[Contender], args: argparse.Namespace) -> list
         if part:
             # Batches come in bursts, one from each process: their mean is what counts.
             average = statistics.mean if part == 'loader' else statistics.median
-            of_part = average(contender.part_seconds)
+            of_part = average(peer.part_seconds)
             row.update({f'{part}_ms': 1000 * of_part, f'{part}_share': of_part / seconds})
             line += f'{of_part / seconds:10.0%}'
         rows.append(row)
@@ -245,10 +245,10 @@ def main() -> None:
         with one_sentence_errors():
             found = build()
         measure(found, args)
-        for contender in found:
-            contender.part_seconds += loader_seconds
+        for peer in found:
+            peer.part_seconds += loader_seconds
         rows += report(title, found, args)
-        del found, contender
+        del found, peer
         gc.collect()  # the next group has the memory for itself
         if args.device == 'cuda':
             torch.cuda.empty_cache()

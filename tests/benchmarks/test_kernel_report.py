@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-TOOL = Path(__file__).parents[2] / 'tools' / 'kernel_report.py'
+TOOL = Path(__file__).parents[2] / 'benchmarks' / 'kernel_report.py'
 
 
 def test_kernels_compile_and_fit_the_registers(tmp_path):

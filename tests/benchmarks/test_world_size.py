@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from convnextv2_mm.datasets.shapes.drawing import write_shapes
 
 ROOT = Path(__file__).parents[2]
@@ -12,10 +13,10 @@ ROOT = Path(__file__).parents[2]
 
 def report(capsys, config: str, *arguments: object) -> dict[str, list[float]]:
     """Run the tool; the cells of its table by the name of the line."""
-    path = ROOT / 'tools' / 'width_report.py'
-    spec = importlib.util.spec_from_file_location('width_report', path)
+    path = ROOT / 'benchmarks' / 'world_size.py'
+    spec = importlib.util.spec_from_file_location('world_size', path)
     module = importlib.util.module_from_spec(spec)
-    sys.modules['width_report'] = module  # processes look for the function in its module
+    sys.modules['world_size'] = module  # processes look for the function in its module
     sys.path.insert(0, str(path.parent))
     sys.argv = [str(path), str(ROOT / 'configs' / config), *map(str, arguments)]
     try:

@@ -1,4 +1,4 @@
-"""What tools/benchmark.py measures: steps of ours and of peers, and single operators."""
+"""What benchmarks/speed.py measures: steps of ours and of peers, and single operators."""
 
 import argparse
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ PRECISIONS = {'fp32': None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
 @dataclass
-class Contender:
+class Peer:
     """Something that takes a step, and what was measured of it."""
 
     name: str
@@ -37,8 +37,8 @@ class Contender:
     peak_gib: float | None = None
 
 
-# What competes with each other: a title, and the contenders, built when their turn comes.
-Groups = Iterator[tuple[str, Callable[[], list[Contender]]]]
+# What competes with each other: a title, and the peers, built when their turn comes.
+Groups = Iterator[tuple[str, Callable[[], list[Peer]]]]
 
 
 def groups(args: argparse.Namespace) -> Groups:
@@ -76,7 +76,7 @@ def training_step(
 # ------------------------------------------------------------------------ pretrain, backbone
 
 
-def pretrain_contenders(args: argparse.Namespace) -> list[Contender]:
+def pretrain_peers(args: argparse.Namespace) -> list[Peer]:
     def loss(model: nn.Module, images: Tensor) -> Tensor:
         return model(images, [], mode='loss')['loss']
 
@@ -97,7 +97,7 @@ def pretrain_contenders(args: argparse.Namespace) -> list[Contender]:
     return found
 
 
-def backbone_contenders(args: argparse.Namespace) -> list[Contender]:
+def backbone_peers(args: argparse.Namespace) -> list[Peer]:
     def loss(model: nn.Module, images: Tensor) -> Tensor:
         out = model(images)
         return (out[0] if isinstance(out, tuple) else out).float().square().mean()
@@ -114,14 +114,14 @@ def plain_and_compiled(
     name: str,
     build: Callable[[argparse.Namespace], nn.Module],
     loss: Callable[[nn.Module, Tensor], Tensor],
-) -> list[Contender]:
+) -> list[Peer]:
     """A model that takes images, channels-last, and the same compiled if asked for."""
     images = torch.randn(args.batch, 3, *args.size, device=args.device)
     found = []
     for compiled in (False, True) if args.compile else (False,):
         model = build(args).to(memory_format=torch.channels_last)
         step = training_step(args, model, torch.compile(loss) if compiled else loss, images)
-        found.append(Contender(f'{name}, compiled' if compiled else name, step))
+        found.append(Peer(f'{name}, compiled' if compiled else name, step))
     return found
 
 
@@ -171,23 +171,23 @@ def build_backbone(args: argparse.Namespace, name: str) -> nn.Module:
 # ----------------------------------------------------------------------- detector, segmentor
 
 
-def detector_contenders(args: argparse.Namespace) -> list[Contender]:
+def detector_peers(args: argparse.Namespace) -> list[Peer]:
     init_default_scope('mmdet')
-    return task_contenders(args, detector_config, detection_batch(args))
+    return task_peers(args, detector_config, detection_batch(args))
 
 
-def segmentor_contenders(args: argparse.Namespace) -> list[Contender]:
+def segmentor_peers(args: argparse.Namespace) -> list[Peer]:
     if args.batch < 2:
         raise ValueError(f'--batch {args.batch} is not allowed: the norms of UPerNet need 2 images')
     init_default_scope('mmseg')
-    return task_contenders(args, segmentor_config, segmentation_batch(args))
+    return task_peers(args, segmentor_config, segmentation_batch(args))
 
 
-def task_contenders(
+def task_peers(
     args: argparse.Namespace,
     model_config: Callable[[argparse.Namespace, str], ConfigDict],
     batch: dict,
-) -> list[Contender]:
+) -> list[Peer]:
     """Models of mmdet or mmseg, which take a batch as MMEngine's runner gives it."""
 
     def loss(model: nn.Module, batch: dict) -> Tensor:
@@ -210,7 +210,7 @@ def task_contenders(
         model = revert_sync_batchnorm(MODELS.build(model_config(args, name)))
         model.init_weights()
         step = training_step(args, model, loss, batch)
-        found.append(Contender(name, step, partial(backbone_pass, model.backbone)))
+        found.append(Peer(name, step, partial(backbone_pass, model.backbone)))
     return found
 
 
@@ -321,7 +321,7 @@ def operator_groups(args: argparse.Namespace) -> Groups:
 
 def convolutions(
     args: argparse.Namespace, shape: tuple[int, ...], channels: int, layout: PatchLayout | None
-) -> list[Contender]:
+) -> list[Peer]:
     tensors = random_tensors(args, (*shape, channels), (channels, 1, 7, 7), (channels,))
     peers = ['nchw', 'spconv'] if args.peers == ['all'] else args.peers
     names = [*args.backends, *(p for p in peers if p == ('spconv' if layout else 'nchw'))]
@@ -337,7 +337,7 @@ def convolutions(
     return found
 
 
-def projections(args: argparse.Namespace, shape: tuple[int, ...], channels: int) -> list[Contender]:
+def projections(args: argparse.Namespace, shape: tuple[int, ...], channels: int) -> list[Peer]:
     wide = 4 * channels
     tensors = random_tensors(args, (*shape, wide), (wide,), (wide,), (channels, wide), (channels,))
     return [
@@ -355,7 +355,7 @@ def random_tensors(args: argparse.Namespace, *shapes: tuple[int, ...]) -> list[T
 
 def operator(
     args: argparse.Namespace, name: str, function: Callable[..., Tensor], tensors: list[Tensor]
-) -> Contender:
+) -> Peer:
     """Forward and backward pass under autocast, as in a model."""
     dtype = PRECISIONS[args.precision]
 
@@ -372,12 +372,12 @@ def operator(
     def step() -> None:
         torch.autograd.grad(call(), tensors, direction)
 
-    return Contender(name, step, forward)
+    return Peer(name, step, forward)
 
 
 CONTENDERS = dict(
-    pretrain=pretrain_contenders,
-    backbone=backbone_contenders,
-    detector=detector_contenders,
-    segmentor=segmentor_contenders,
+    pretrain=pretrain_peers,
+    backbone=backbone_peers,
+    detector=detector_peers,
+    segmentor=segmentor_peers,
 )

@@ -27,8 +27,8 @@ from convnextv2_mm.datasets.shapes.drawing import write_shapes
 from convnextv2_mm.engine.runner.resume import same
 from convnextv2_mm.utils.atomic import PARTIAL
 
-TOOLS = Path(__file__).resolve().parent
-CONFIG = TOOLS.parent / 'configs/demo/fcmae_convnextv2-a_shapes.py'
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = ROOT / 'configs/demo/fcmae_convnextv2-a_shapes.py'
 # 8 batches an epoch, 3 a step of the optimizer, 5 a checkpoint: all are out of step.
 EPOCHS = 40
 VALIDATIONS = [80, 160, 240, 320]  # after so many batches
@@ -60,7 +60,14 @@ class Life:
         for split in ('train', 'val', 'test'):
             dataset = f'{split}_dataloader.dataset'
             options += [f'{dataset}.make=None', f'{dataset}.data_root={data}']
-        command = [sys.executable, TOOLS / 'train.py', CONFIG, '--work-dir', work_dir, '--resume']
+        command = [
+            sys.executable,
+            ROOT / 'tools/train.py',
+            CONFIG,
+            '--work-dir',
+            work_dir,
+            '--resume',
+        ]
         self.data = data
         self.work_dir = work_dir
         self.output: list[str] = []

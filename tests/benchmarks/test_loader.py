@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-TOOL = Path(__file__).parents[2] / 'tools' / 'benchmark_loader.py'
+TOOL = Path(__file__).parents[2] / 'benchmarks' / 'loader.py'
 
 
 @pytest.fixture
 def run(monkeypatch, image_files):
     def run(*arguments):
         folder = image_files['plain.JPEG'].parent
-        line = ['benchmark_loader.py', '--data', folder, '--device', 'cpu', *arguments]
+        line = ['loader.py', '--data', folder, '--device', 'cpu', *arguments]
         monkeypatch.setattr(sys, 'argv', [str(a) for a in line])
         runpy.run_path(str(TOOL), run_name='__main__')
 

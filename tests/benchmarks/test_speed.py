@@ -1,4 +1,4 @@
-"""The benchmark runs on every contender and reports consistent figures; it is never timed."""
+"""The benchmark runs on every peer and reports consistent figures; it is never timed."""
 
 import json
 import runpy
@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from matplotlib import rc_context
 
-TOOL = Path(__file__).parents[2] / 'tools' / 'benchmark.py'
+TOOL = Path(__file__).parents[2] / 'benchmarks' / 'speed.py'
 
 
 def run(monkeypatch, *arguments):
     monkeypatch.syspath_prepend(TOOL.parent)  # as when it is run
-    monkeypatch.setattr(sys, 'argv', ['benchmark.py', *map(str, arguments)])
+    monkeypatch.setattr(sys, 'argv', ['speed.py', *map(str, arguments)])
     runpy.run_path(str(TOOL), run_name='__main__')
 
 
@@ -22,7 +22,7 @@ def run(monkeypatch, *arguments):
     ('what', 'peers'),
     [('pretrain', ['masked', 'vit-mae', 'spark']), ('backbone', ['mmpretrain', 'timm'])],
 )
-def test_all_contenders_run(what, peers, tmp_path, monkeypatch):
+def test_all_peers_run(what, peers, tmp_path, monkeypatch):
     out = tmp_path / 'figures.json'
     arguments = ['--arch', 'tiny', '--batch', 1, '--size', 64, 64, '--precision', 'fp32']
     arguments += ['--backends', 'torch', '--steps', 2, '--device', 'cpu', '--json', out]
