@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from convnextv2_mm.errors import one_sentence_errors
+from convnextv2_mm.errors import exit_on_user_error
 
 import cv2
 import numpy as np
@@ -190,7 +190,7 @@ def main() -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     with tempfile.TemporaryDirectory() as scratch:
-        with one_sentence_errors():
+        with exit_on_user_error():
             for name, least in (('images', 1), ('short_side', 1), ('batch', 1), ('rounds', 2)):
                 value = getattr(args, name)
                 if value is not None and value < least:

@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from convnextv2_mm.errors import one_sentence_errors
+from convnextv2_mm.errors import exit_on_user_error
 from convnextv2_mm.models import ConvNeXtV2
 from convnextv2_mm.ops.backends import BACKENDS
 from convnextv2_mm.visualization.figures import styles
@@ -235,14 +235,14 @@ def check(args: argparse.Namespace) -> None:
 
 def main() -> None:
     args = parse_args()
-    with one_sentence_errors():
+    with exit_on_user_error():
         check(args)
         plan = list(groups(args))
     print(describe(args))
     loader_seconds = measure_loader(args) if getattr(args, 'data', None) else []
     rows = []
     for title, build in plan:
-        with one_sentence_errors():
+        with exit_on_user_error():
             found = build()
         measure(found, args)
         for peer in found:

@@ -15,8 +15,8 @@ from pathlib import Path
 from convnextv2_mm.cli import add_cfg_options
 from convnextv2_mm.engine.config.reading import check_data, check_model, read_config
 from convnextv2_mm.engine.runner.resume import make_resumable
-from convnextv2_mm.errors import one_sentence_errors
-from convnextv2_mm.utils.distributed import join_cpu_processes, unwrap
+from convnextv2_mm.errors import exit_on_user_error
+from convnextv2_mm.utils.distributed import init_cpu_process_group, unwrap_model
 
 import torch
 from mmengine.config import Config
@@ -58,7 +58,7 @@ class StepRecorder(Hook):
         runner.optim_wrapper.optimizer.register_step_pre_hook(lambda *_: self._keep(runner))
 
     def _keep(self, runner: Runner) -> None:
-        parameters = unwrap(runner.model).named_parameters()
+        parameters = unwrap_model(runner.model).named_parameters()
         self.gradients = {n: p.grad.cpu().clone() for n, p in parameters if p.grad is not None}
 
     def after_train_iter(
@@ -105,7 +105,7 @@ def take_steps(rank: int, width: int, port: int, args: argparse.Namespace, folde
     torch.backends.cudnn.allow_tf32 = False
     config.launcher = 'none' if width == 1 else 'pytorch'
     if width > 1 and not with_gpu:
-        join_cpu_processes(config)
+        init_cpu_process_group(config)
     runner = Runner.from_cfg(config)
     if width == 1:
         runner.model = revert_sync_batchnorm(runner.model)
@@ -148,7 +148,7 @@ def _distance(values: list[Tensor], others: list[Tensor]) -> float:
 def main() -> None:
     args = parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        with one_sentence_errors():
+        with exit_on_user_error():
             config = first_steps_config(args, 1, folder)
             check_data(config.train_dataloader)
             check_model(config.model)

@@ -9,12 +9,12 @@ from .utils.opencv import check_opencv
 
 check_opencv()  # before mmengine and mmcv import it
 
-from .patches.config_packages import find_configs  # noqa: E402
+from .patches.config_packages import register_config_packages  # noqa: E402
 from .patches.mmcv_ops import provide_mmcv_ops  # noqa: E402
 
 # mmdet and mmseg ask for mmcv's compiled ops when they are imported: this has to come first.
 provide_mmcv_ops()
-find_configs()
+register_config_packages()
 
 from . import checkpoints, engine, models  # noqa: E402
 from .version import __version__  # noqa: E402

@@ -26,7 +26,7 @@ USER_ERRORS = (
 
 
 @contextmanager
-def one_sentence_errors(kinds: tuple[type[Exception], ...] = USER_ERRORS) -> Iterator[None]:
+def exit_on_user_error(kinds: tuple[type[Exception], ...] = USER_ERRORS) -> Iterator[None]:
     """End the program with exit code 2 and one line when what the user gave cannot be used.
 
     Args:

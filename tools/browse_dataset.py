@@ -14,10 +14,10 @@ from pathlib import Path
 
 from convnextv2_mm.cli import add_cfg_options
 from convnextv2_mm.engine.config.reading import check_data, check_model, read_config
-from convnextv2_mm.errors import one_sentence_errors
+from convnextv2_mm.errors import exit_on_user_error
 from convnextv2_mm.models import FCMAE
 from convnextv2_mm.ops import PatchLayout
-from convnextv2_mm.visualization.drawing import draw_sample, write_picture
+from convnextv2_mm.visualization.drawing import draw_sample, write_image
 
 import cv2
 import mmcv
@@ -180,7 +180,7 @@ def contact_sheet(pictures: list[np.ndarray]) -> np.ndarray:
 
 def main() -> None:
     args = parse_args()
-    with one_sentence_errors():
+    with exit_on_user_error():
         if args.number < 1:
             raise ValueError(f'--number {args.number} is not allowed: it must be at least 1')
         if args.sheet and not args.sheet.lower().endswith(('.png', '.jpg')):
@@ -194,12 +194,12 @@ def main() -> None:
     for path, picture in islice(browser.pictures(), args.number):
         if out:
             name = f'{progress.completed:04}_{Path(path).stem}.png'
-            write_picture(picture, Path(out, name))
+            write_image(picture, Path(out, name))
         if args.sheet:
             tiles.append(picture)
         progress.update()
     if args.sheet:
-        write_picture(contact_sheet(tiles), Path(args.sheet))
+        write_image(contact_sheet(tiles), Path(args.sheet))
     print(
         f'\n{progress.completed} images written to {" and ".join(filter(None, (out, args.sheet)))}'
     )

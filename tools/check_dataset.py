@@ -39,14 +39,14 @@ from convnextv2_mm.datasets.coco_problems import (
     USED,
     find_coco_problems,
 )
-from convnextv2_mm.datasets.coco_values import make_plain
+from convnextv2_mm.datasets.coco_values import normalize_values
 from convnextv2_mm.datasets.transforms.loading import MAX_PIXELS, tiff_tags, without_pillow_limit
 from convnextv2_mm.engine.config.coco import scores_masks
 from convnextv2_mm.engine.config.datasets import find_datasets
 from convnextv2_mm.engine.config.reading import check_data, read_config
 from convnextv2_mm.engine.hooks.class_count_hook import SELF_SUPERVISED
-from convnextv2_mm.errors import USER_ERRORS, BadData, one_sentence_errors
-from convnextv2_mm.utils.atomic import written_whole
+from convnextv2_mm.errors import USER_ERRORS, BadData, exit_on_user_error
+from convnextv2_mm.utils.atomic import atomic_write
 
 import mmdet.datasets
 import numpy as np
@@ -250,7 +250,7 @@ def coco_findings(
     left_out, broken = set(), False
     options = coco_options(dataset.pipeline, dataset.metainfo.get('classes') or ())
     options['masks'] |= scored
-    make_plain(content)
+    normalize_values(content)
     for problem in find_coco_problems(content, **options):
         effect = EFFECTS[problem.kind][0 if skip else 1]
         if effect not in (USED, STOPS):
@@ -489,7 +489,7 @@ def report(
 def main() -> None:
     args = parse_args()
     parts: list[tuple[str, ConfigDict, bool]] = []
-    with one_sentence_errors():
+    with exit_on_user_error():
         config = read_config(args.config, args.cfg_options)
         for split in args.splits:
             loader = config.get(f'{split}_dataloader')
@@ -519,7 +519,7 @@ def main() -> None:
     with ExitStack() as stack:
         file = None
         if args.out:
-            file = stack.enter_context(stack.enter_context(written_whole(args.out)).open('w'))
+            file = stack.enter_context(stack.enter_context(atomic_write(args.out)).open('w'))
         stack.enter_context(progress)
         problems = report(parts, args.workers, progress, file, labelled)
     sys.exit(1 if problems else 0)

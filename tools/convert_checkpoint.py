@@ -15,7 +15,7 @@ from convnextv2_mm.checkpoints import (
     select_task,
     write_checkpoint,
 )
-from convnextv2_mm.errors import one_sentence_errors
+from convnextv2_mm.errors import exit_on_user_error
 
 
 def parse_args() -> argparse.Namespace:
@@ -68,7 +68,7 @@ def summarize(names: list[str]) -> str:
 
 def main() -> None:
     args = parse_args()
-    with one_sentence_errors():
+    with exit_on_user_error():
         convert(args.source, args.destination, args.to, args.task, args.prefix)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from convnextv2_mm.apis.inference import load_model
 from convnextv2_mm.cli import add_cfg_options
 from convnextv2_mm.engine.config.reading import read_config
-from convnextv2_mm.errors import one_sentence_errors
+from convnextv2_mm.errors import exit_on_user_error
 from convnextv2_mm.models import SparseConvNeXtV2
 
 import numpy as np
@@ -138,7 +138,7 @@ def check(network: nn.Module, channels: int, path: Path) -> None:
 
 def main() -> None:
     args = parse_args()
-    with one_sentence_errors():
+    with exit_on_user_error():
         if args.destination.suffix != '.onnx' or not args.destination.parent.is_dir():
             raise ValueError(f'{args.destination} must be a .onnx file in a folder that exists')
         try:

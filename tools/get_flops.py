@@ -11,7 +11,7 @@ from functools import partial
 
 from convnextv2_mm.cli import add_cfg_options
 from convnextv2_mm.engine.config.reading import check_model, read_config
-from convnextv2_mm.errors import one_sentence_errors
+from convnextv2_mm.errors import exit_on_user_error
 from convnextv2_mm.models import FCMAE
 from convnextv2_mm.ops import PatchLayout
 from convnextv2_mm.ops.patch_layout import patch_grid
@@ -136,7 +136,7 @@ def table(model: nn.Module, counts: dict, depth: int) -> PrettyTable:
 
 def main() -> None:
     args = parse_args()
-    with one_sentence_errors():
+    with exit_on_user_error():
         if min(args.shape) < 1 or args.depth < 0:
             raise ValueError('--shape must be positive and --depth at least 0')
         config = read_config(args.config, args.cfg_options)

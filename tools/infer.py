@@ -20,12 +20,12 @@ from convnextv2_mm.cli import add_cfg_options, device_name
 from convnextv2_mm.engine.config.checks import check_num_classes, class_names, written_class_names
 from convnextv2_mm.engine.config.datasets import find_datasets
 from convnextv2_mm.engine.config.reading import read_config
-from convnextv2_mm.errors import BadData, one_sentence_errors
+from convnextv2_mm.errors import BadData, exit_on_user_error
 from convnextv2_mm.visualization.drawing import (
     draw_prediction,
     open_window,
     result_names,
-    write_picture,
+    write_image,
 )
 
 import cv2
@@ -161,7 +161,7 @@ def predict(
     Args:
         images: Files, and folders of them.
     """
-    with one_sentence_errors():
+    with exit_on_user_error():
         images = choose_images(images, out)
         names = result_names(images)
         for image in images:
@@ -175,11 +175,11 @@ def predict(
         print('no display: --show opens no window, the pictures are only written', file=sys.stderr)
     for image in track_iter_progress(images):
         with torch.no_grad():
-            with one_sentence_errors((BadData,)):
+            with exit_on_user_error((BadData,)):
                 data = read(image)
             sample = model.test_step(data)[0]
         picture = draw_prediction(sample, config, meta, score_thr)
-        write_picture(picture, out / f'{names[image]}.png')
+        write_image(picture, out / f'{names[image]}.png')
         write_prediction(sample, meta.get('classes', ()), out / names[image])
         if window is not None:
             window.show(picture, win_name=image)
@@ -188,7 +188,7 @@ def predict(
 
 def main() -> None:
     args = parse_args()
-    with one_sentence_errors():
+    with exit_on_user_error():
         config = read_config(args.config, args.cfg_options)
     out = Path(args.out)
     options = (args.score_thr, args.device, args.show)

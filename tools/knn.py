@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from convnextv2_mm.checkpoints import read_backbone
 from convnextv2_mm.cli import add_cfg_options, device_name
 from convnextv2_mm.engine.config.reading import check_data, read_config
-from convnextv2_mm.errors import one_sentence_errors
+from convnextv2_mm.errors import exit_on_user_error
 from convnextv2_mm.models import ConvNeXtV2
 
 import torch
@@ -123,7 +123,7 @@ def extract(model: nn.Module, loader: DataLoader) -> Iterator[tuple[Tensor, Tens
 
 def main() -> None:
     args = parse_args()
-    with one_sentence_errors():
+    with exit_on_user_error():
         if min(args.k) < 1 or args.temperature <= 0:
             raise ValueError('-k and --temperature must be positive')
         config = read_config(args.config, args.cfg_options)

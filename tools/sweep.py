@@ -31,8 +31,8 @@ from pathlib import Path
 
 import convnextv2_mm  # noqa: F401  # its types, and `_base_` of mmseg
 from convnextv2_mm.engine.config.reading import parse_config
-from convnextv2_mm.errors import one_sentence_errors
-from convnextv2_mm.utils.atomic import written_whole
+from convnextv2_mm.errors import exit_on_user_error
+from convnextv2_mm.utils.atomic import atomic_write
 
 from mmengine.config import Config, DictAction
 from mmengine.registry import (
@@ -417,7 +417,7 @@ def gather(runs: list[Run], metrics: list[str] | None, work_dir: Path) -> None:
     columns = ['run', *keys, *known, 'best', 'state']
     text = json.dumps([{c: row.get(c) for c in columns} for row in rows], indent=1)
     write_whole(work_dir / 'results.json', text + '\n')
-    with written_whole(work_dir / 'results.csv') as beside, beside.open('w', newline='') as file:
+    with atomic_write(work_dir / 'results.csv') as beside, beside.open('w', newline='') as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
@@ -425,7 +425,7 @@ def gather(runs: list[Run], metrics: list[str] | None, work_dir: Path) -> None:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file, or leave the one that is there."""
-    with written_whole(path) as beside:
+    with atomic_write(path) as beside:
         beside.write_text(text)
 
 
@@ -464,10 +464,10 @@ def main() -> None:
     args = parse_args()
     work_dir = Path(args.work_dir or f'work_dirs/sweeps/{Path(args.config).stem}')
     if args.gather:
-        with one_sentence_errors():
+        with exit_on_user_error():
             gather(find_runs(work_dir), args.metric, work_dir)
         return
-    with one_sentence_errors():
+    with exit_on_user_error():
         runs = plan(args, work_dir)
     if args.write:
         left = [run for run in runs if not run.is_trained]
@@ -479,7 +479,7 @@ def main() -> None:
         started = time.time()
         print(f'{number}/{len(runs)} {run.folder}: ', end='', flush=True)
         print(f'{train(run, args.gpus, args.partition)} ({time.time() - started:.0f} s)')
-    with one_sentence_errors():
+    with exit_on_user_error():
         gather(find_runs(work_dir), args.metric, work_dir)
     if any(state(run).startswith('failed') for run in runs):
         sys.exit(1)

@@ -16,8 +16,8 @@ from convnextv2_mm.engine.config.coco import check_tta
 from convnextv2_mm.engine.config.ignore_index import check_ignore_index
 from convnextv2_mm.engine.config.keys import check_keys
 from convnextv2_mm.engine.config.reading import check_model, read_config
-from convnextv2_mm.errors import BadData, one_sentence_errors
-from convnextv2_mm.utils.distributed import process_group_left
+from convnextv2_mm.errors import BadData, exit_on_user_error
+from convnextv2_mm.utils.distributed import destroying_process_group
 
 from mmengine.config import ConfigDict
 from mmengine.model import revert_sync_batchnorm
@@ -70,7 +70,7 @@ def build_runner(args: argparse.Namespace) -> Runner:
         evaluators = evaluators if isinstance(evaluators, list) else [evaluators]
         config.test_evaluator = [*evaluators, dict(type=dump, out_file_path=args.out)]
     if args.show_dir:
-        hook = dict(type='convnextv2_mm.PictureHook', out_dir=args.show_dir)
+        hook = dict(type='convnextv2_mm.VisualizationHook', out_dir=args.show_dir)
         config.custom_hooks = [*config.get('custom_hooks', []), hook]
 
     runner = Runner.from_cfg(config)
@@ -82,9 +82,9 @@ def build_runner(args: argparse.Namespace) -> Runner:
 
 def main() -> None:
     args = parse_args()
-    with one_sentence_errors():
+    with exit_on_user_error():
         runner = build_runner(args)
-    with one_sentence_errors((BadData,)), process_group_left():
+    with exit_on_user_error((BadData,)), destroying_process_group():
         runner.test()
 
 

@@ -15,22 +15,22 @@ from convnextv2_mm.engine.config.checks import (
     check_num_classes,
     check_same_classes,
     check_topk,
-    random_states_stay,
+    preserve_random_state,
     schedule_warnings,
 )
 from convnextv2_mm.engine.config.ignore_index import check_ignore_index
-from convnextv2_mm.engine.config.keys import at_key, check_keys
+from convnextv2_mm.engine.config.keys import check_keys, prefix_errors
 from convnextv2_mm.engine.config.reading import check_learning_rates, check_model, read_config
 from convnextv2_mm.engine.runner.resume import (
     agree_on_checkpoint,
     checkpoint_folder,
+    exit_on_stopped_run,
     find_checkpoint,
     make_resumable,
-    one_sentence_stops,
 )
-from convnextv2_mm.engine.runner.work_dir import lock_work_dir, outlive_readers
-from convnextv2_mm.errors import BadData, one_sentence_errors
-from convnextv2_mm.utils.distributed import join_cpu_processes, process_group_left
+from convnextv2_mm.engine.runner.work_dir import ignore_broken_pipe, lock_work_dir
+from convnextv2_mm.errors import BadData, exit_on_user_error
+from convnextv2_mm.utils.distributed import destroying_process_group, init_cpu_process_group
 
 import torch
 from mmengine.config import Config
@@ -71,7 +71,7 @@ def check_config(config: Config) -> nn.Module:
     check_loaders(config, splits)
     if 'convnextv2_mm.FCMAEMonitorHook' in hooks:
         splits.append('test')
-        with at_key('FCMAEMonitorHook'):
+        with prefix_errors('FCMAEMonitorHook'):
             check_loaders(config, ['test'])
     check_same_classes(config)
     check_learning_rates(config.get('optim_wrapper', {}))
@@ -86,7 +86,7 @@ def check_config(config: Config) -> nn.Module:
 def choose_checkpoint(config: Config) -> None:
     """Look at the file to start from, or lock the work dir and find the newest one there."""
     if config.get('load_from'):
-        with at_key('--resume' if config.get('resume') else 'load_from'):
+        with prefix_errors('--resume' if config.get('resume') else 'load_from'):
             read_state_dict(config.load_from, 'meta')
     saved_by = config.default_hooks.checkpoint or {}
     folder = checkpoint_folder(config.work_dir, saved_by.get('out_dir'))
@@ -139,7 +139,7 @@ def build_runner(args: argparse.Namespace) -> Runner | FlexibleRunner:
     model = check_config(config)
     choose_checkpoint(config)
     if args.launcher == 'pytorch' and not torch.cuda.is_available():
-        join_cpu_processes(config)
+        init_cpu_process_group(config)
     runner = RUNNERS.build(config)
     agree_on_checkpoint(runner)
     runner.register_hook(dict(type='convnextv2_mm.ClassCountHook'))
@@ -154,7 +154,7 @@ def look_at_data(runner: Runner | FlexibleRunner, model: nn.Module) -> None:
 
     The log tells what of the schedule and the batch does not fit into the run.
     """
-    with random_states_stay():
+    with preserve_random_state():
         for split, loop in (('train', runner.train_loop), ('val', runner.val_loop)):
             if loop is not None:
                 check_first_sample(f'{split}_dataloader', loop.dataloader.dataset, model)
@@ -167,11 +167,11 @@ def look_at_data(runner: Runner | FlexibleRunner, model: nn.Module) -> None:
 
 def main() -> None:
     args = parse_args()
-    with outlive_readers():
-        with one_sentence_errors():
+    with ignore_broken_pipe():
+        with exit_on_user_error():
             runner = build_runner(args)
-        stops = one_sentence_stops(runner.work_dir)
-        with one_sentence_errors((BadData,)), stops, process_group_left():
+        stops = exit_on_stopped_run(runner.work_dir)
+        with exit_on_user_error((BadData,)), stops, destroying_process_group():
             runner.train()
 
 

@@ -6,6 +6,6 @@ checkpoint = (
 )
 model = dict(
     backbone=dict(
-        hidden_norm=dict(normalization='inverse_sum'), init_cfg=dict(checkpoint=checkpoint)
+        feature_norm=dict(normalization='inverse_sum'), init_cfg=dict(checkpoint=checkpoint)
     )
 )

@@ -6,6 +6,6 @@ checkpoint = (
 )
 model = dict(
     backbone=dict(
-        hidden_norm=dict(normalization='standardize'), init_cfg=dict(checkpoint=checkpoint)
+        feature_norm=dict(normalization='standardize'), init_cfg=dict(checkpoint=checkpoint)
     )
 )

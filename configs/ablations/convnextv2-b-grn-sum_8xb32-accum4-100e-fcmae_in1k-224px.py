@@ -3,5 +3,5 @@ _base_ = '../classification/convnextv2-b_8xb32-accum4-100e-fcmae_in1k-224px.py'
 
 checkpoint = 'work_dirs/fcmae_convnextv2-b-grn-sum_8xb64-accum8-800e_in1k-224px/epoch_800.pth'
 model = dict(
-    backbone=dict(hidden_norm=dict(normalization='sum'), init_cfg=dict(checkpoint=checkpoint))
+    backbone=dict(feature_norm=dict(normalization='sum'), init_cfg=dict(checkpoint=checkpoint))
 )

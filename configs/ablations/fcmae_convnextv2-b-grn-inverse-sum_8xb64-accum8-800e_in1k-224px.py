@@ -2,4 +2,4 @@
 # writes the mean where the paper writes the sum, C times as much; if here too is not known †.
 _base_ = '../pretrain/fcmae_convnextv2-b_8xb64-accum8-800e_in1k-224px.py'
 
-model = dict(backbone=dict(hidden_norm=dict(normalization='inverse_sum')))
+model = dict(backbone=dict(feature_norm=dict(normalization='inverse_sum')))

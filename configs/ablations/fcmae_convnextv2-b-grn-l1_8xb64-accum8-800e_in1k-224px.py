@@ -1,4 +1,4 @@
 # GRN with the L1 norm over space instead of L2. Paper: 84.3; as it is: 84.6.
 _base_ = '../pretrain/fcmae_convnextv2-b_8xb64-accum8-800e_in1k-224px.py'
 
-model = dict(backbone=dict(hidden_norm=dict(aggregation='l1')))
+model = dict(backbone=dict(feature_norm=dict(aggregation='l1')))

@@ -1,4 +1,4 @@
 # GRN whose N is (G - mean) / std over the channels. Paper: 84.5; as it is: 84.6.
 _base_ = '../pretrain/fcmae_convnextv2-b_8xb64-accum8-800e_in1k-224px.py'
 
-model = dict(backbone=dict(hidden_norm=dict(normalization='standardize')))
+model = dict(backbone=dict(feature_norm=dict(normalization='standardize')))

@@ -2,4 +2,4 @@
 # G / mean(G), C times as much, which is the default here. Paper: 84.6, of either.
 _base_ = '../pretrain/fcmae_convnextv2-b_8xb64-accum8-800e_in1k-224px.py'
 
-model = dict(backbone=dict(hidden_norm=dict(normalization='sum')))
+model = dict(backbone=dict(feature_norm=dict(normalization='sum')))

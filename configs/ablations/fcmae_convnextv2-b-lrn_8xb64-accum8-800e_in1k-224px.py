@@ -1,4 +1,4 @@
 # Local response normalisation instead of GRN, over 5 channels †. Paper: 83.2; GRN: 84.6.
 _base_ = '../pretrain/fcmae_convnextv2-b_8xb64-accum8-800e_in1k-224px.py'
 
-model = dict(backbone=dict(hidden_norm=dict(type='LRN')))
+model = dict(backbone=dict(feature_norm=dict(type='LRN')))

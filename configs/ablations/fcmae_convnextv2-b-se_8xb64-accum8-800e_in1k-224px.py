@@ -1,4 +1,4 @@
 # Squeeze-and-excitation instead of GRN, ratio 16 †. Paper: 84.4 †; GRN: 84.6.
 _base_ = '../pretrain/fcmae_convnextv2-b_8xb64-accum8-800e_in1k-224px.py'
 
-model = dict(backbone=dict(hidden_norm=dict(type='SE')))
+model = dict(backbone=dict(feature_norm=dict(type='SE')))

@@ -73,8 +73,8 @@ def _hook(
             features = F.gelu(features)
             if block.grn is not None:
                 features = global_response_norm(features, block.grn.gamma, block.grn.beta)
-            elif block.hidden_norm is not None:
-                features = block.hidden_norm(features)
+            elif block.feature_norm is not None:
+                features = block.feature_norm(features)
         measure(name, features)
 
     return hook

@@ -5,13 +5,13 @@ Importing it makes ``Pretrained`` and ``convnextv2://`` read them; see :mod:`.pr
 
 from .architecture import Architecture
 from .checkpoint import Checkpoint, read_checkpoint, select_task
-from .model_zoo import PUBLISHED, fetch
+from .model_zoo import MODEL_ZOO, fetch
 from .pretrained import read_backbone, read_state_dict
 from .writing import FORMATS, write_checkpoint
 
 __all__ = [
     'FORMATS',
-    'PUBLISHED',
+    'MODEL_ZOO',
     'Architecture',
     'Checkpoint',
     'fetch',

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 
 from ..models import ConvNeXtV2, FCMAEDecoder
-from ..models.layers.hidden_norms import HIDDEN_NORMS, PAPER_GRN, build_hidden_norm
+from ..models.layers.feature_norms import FEATURE_NORMS, PAPER_GRN, build_feature_norm
 from .naming import Weights
 
-_REPLACEMENTS = {name: dict(type=name) for name in HIDDEN_NORMS}
+_REPLACEMENTS = {name: dict(type=name) for name in FEATURE_NORMS}
 _REPLACEMENTS['GRN']['residual'] = False  # any but the paper's
 
 
@@ -25,7 +25,7 @@ class Architecture:
         channels: Channels of each stage.
         in_channels: Channels of the image.
         use_grn: V2.
-        hidden_norm: What an ablation has in place of GRN, of ``HIDDEN_NORMS``; '' if nothing, or
+        feature_norm: What an ablation has in place of GRN, of ``FEATURE_NORMS``; '' if nothing, or
             nothing with weights.
         has_layer_scale: V1.
         classes: Outputs of the classifier; 0 without one.
@@ -36,7 +36,7 @@ class Architecture:
     channels: tuple[int, ...]
     in_channels: int = 3
     use_grn: bool = True
-    hidden_norm: str = ''
+    feature_norm: str = ''
     has_layer_scale: bool = False
     classes: int = 0
     has_decoder: bool = False
@@ -44,7 +44,7 @@ class Architecture:
     @property
     def version(self) -> int:
         """2 with GRN or what replaces it, 1 without."""
-        return 2 if self.use_grn or self.hidden_norm else 1
+        return 2 if self.use_grn or self.feature_norm else 1
 
     @property
     def size(self) -> str | None:
@@ -58,8 +58,8 @@ class Architecture:
         depths, channels = (','.join(map(str, v)) for v in (self.depths, self.channels))
         parts = [f'ConvNeXt V{self.version} {self.size or "of a custom size"}']
         parts.append(f'depths {depths}, channels {channels}')
-        if self.hidden_norm:
-            name = self.hidden_norm
+        if self.feature_norm:
+            name = self.feature_norm
             parts.append('a variant of GRN' if name == 'GRN' else f'{name} in place of GRN')
         if self.in_channels != 3:
             parts.append(f'{self.in_channels} image channels')
@@ -90,7 +90,7 @@ def infer_architecture(weights: Weights) -> Architecture:
         channels=tuple(channels[i] for i in range(4)),
         in_channels=3 if stem is None or stem.ndim != 4 else stem.shape[1],
         use_grn=any('.grn.' in name for name in weights if name.startswith('backbone.')),
-        hidden_norm=_find_hidden_norm(weights),
+        feature_norm=_find_feature_norm(weights),
         has_layer_scale=any(re.fullmatch(r'backbone.*\d\.gamma', name) for name in weights),
         classes=len(weights['head.fc.bias']) if 'head.fc.bias' in weights else 0,
         has_decoder='neck.mask_token' in weights,
@@ -99,16 +99,18 @@ def infer_architecture(weights: Weights) -> Architecture:
     return architecture
 
 
-def _find_hidden_norm(weights: Weights) -> str:
-    start = 'backbone.stages.0.0.hidden_norm.'
+def _find_feature_norm(weights: Weights) -> str:
+    start = 'backbone.stages.0.0.feature_norm.'
     names = {name.removeprefix(start) for name in weights if name.startswith(start)}
     if not names:
         return ''
     for name, replacement in _REPLACEMENTS.items():
         with torch.device('meta'):
-            if names == set(build_hidden_norm(replacement, 4).state_dict()):
+            if names == set(build_feature_norm(replacement, 4).state_dict()):
                 return name
-    raise ValueError(f'hidden_norm has {", ".join(sorted(names))}, as none of {list(HIDDEN_NORMS)}')
+    raise ValueError(
+        f'feature_norm has {", ".join(sorted(names))}, as none of {list(FEATURE_NORMS)}'
+    )
 
 
 def _check(architecture: Architecture, weights: Weights) -> None:
@@ -124,7 +126,7 @@ def _check(architecture: Architecture, weights: Weights) -> None:
         if name not in expected:
             raise ValueError(f'{name} is no weight of a {architecture}')
         # What is in place of GRN has shapes of its own choice.
-        if tuple(tensor.shape) != expected[name] and '.hidden_norm.' not in name:
+        if tuple(tensor.shape) != expected[name] and '.feature_norm.' not in name:
             raise ValueError(
                 f'{name} has shape {tuple(tensor.shape)}, where a {architecture} has '
                 f'{expected[name]}'
@@ -138,8 +140,8 @@ def _expected_shapes(architecture: Architecture, weights: Weights) -> dict[str, 
             arch=dict(depths=list(a.depths), channels=list(a.channels)),
             in_channels=a.in_channels,
             out_indices=[0, 1, 2, 3],
-            use_grn=a.use_grn or a.hidden_norm != '',
-            hidden_norm=_REPLACEMENTS.get(a.hidden_norm, PAPER_GRN),
+            use_grn=a.use_grn or a.feature_norm != '',
+            feature_norm=_REPLACEMENTS.get(a.feature_norm, PAPER_GRN),
             layer_scale_init_value=1e-6 if a.has_layer_scale else 0.0,
         )
         parts = {'backbone': backbone}

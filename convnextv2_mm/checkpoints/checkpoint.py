@@ -10,7 +10,7 @@ from typing import Any
 from .architecture import Architecture, infer_architecture
 from .naming import (
     READ,
-    Layout,
+    Naming,
     Weights,
     has_output_norms,
 )
@@ -102,7 +102,7 @@ def select_task(checkpoint: Checkpoint, task: str) -> None:
         checkpoint.classes = None
 
 
-def _find_backbone(state: Weights, prefix: str | None) -> tuple[Layout, str]:
+def _find_backbone(state: Weights, prefix: str | None) -> tuple[Naming, str]:
     found = [(layout, root) for layout in READ for root in layout.find_roots(state)]
     if len(found) > 1 and prefix:
         found = [place for place in found if place[1] == prefix.rstrip('.') + '.'] or found

@@ -14,7 +14,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from tqdm import tqdm
 
-from ..utils.atomic import written_whole
+from ..utils.atomic import atomic_write
 
 WEB = 'https://'  # what comes over http:// may have been changed on its way
 SECONDS_WITHOUT_DATA = 60
@@ -65,7 +65,7 @@ def download(url: str, path: Path) -> None:
     request = Request(url, headers={'User-Agent': 'convnextv2_mm'})
     with (
         opener.open(request, timeout=SECONDS_WITHOUT_DATA) as response,
-        written_whole(path) as partial,
+        atomic_write(path) as partial,
         partial.open('wb') as file,
     ):
         announced = int(response.headers['Content-Length'] or 0)

@@ -32,7 +32,7 @@ MMPRETRAIN_HOSTS = (
 
 
 @dataclass(frozen=True)
-class PublishedWeights:
+class ModelZooEntry:
     """One set of published weights.
 
     Args:
@@ -175,13 +175,13 @@ _TABLE = """
 """
 
 
-def _parse_table() -> dict[str, PublishedWeights]:
+def _parse_table() -> dict[str, ModelZooEntry]:
     published = {}
     fields = iter(_TABLE.split())
     for version, size, stage, resolution, top1, official, mmpretrain in zip(
         *[fields] * 7, strict=True
     ):
-        weights = PublishedWeights(
+        weights = ModelZooEntry(
             int(version),
             size,
             stage,
@@ -194,7 +194,7 @@ def _parse_table() -> dict[str, PublishedWeights]:
     return published
 
 
-PUBLISHED = _parse_table()
+MODEL_ZOO = _parse_table()
 
 
 def fetch(source: str, name: str | None = None) -> Path:
@@ -215,13 +215,13 @@ def fetch(source: str, name: str | None = None) -> Path:
     """
     urls, least_bytes = [source], 1
     if source.startswith(SCHEME):
-        weights = find_published(source.removeprefix(SCHEME))
+        weights = find_weights(source.removeprefix(SCHEME))
         urls, least_bytes = weights.urls, weights.least_bytes
     elif not source.startswith(downloading.WEB):
         raise ValueError(f'{source} cannot be read: use {downloading.WEB} or {SCHEME}NAME')
 
     cache = Path(torch.hub.get_dir()) / 'checkpoints'
-    own_names = {f'{OFFICIAL_HOST}{w.official}': Path(w.official).name for w in PUBLISHED.values()}
+    own_names = {f'{OFFICIAL_HOST}{w.official}': Path(w.official).name for w in MODEL_ZOO.values()}
     paths = [cache / (name or own_names.get(url) or cache_name(url)) for url in urls]
     cached = next((path for path in paths if path.is_file()), None)
     path = cached or _download(source, urls, paths)
@@ -239,19 +239,19 @@ def fetch(source: str, name: str | None = None) -> Path:
     return path
 
 
-def find_published(name: str) -> PublishedWeights:
+def find_weights(name: str) -> ModelZooEntry:
     """Look up published weights.
 
     Raises:
         ValueError: If there are none of that name.
     """
-    if name not in PUBLISHED:
-        near = get_close_matches(name, PUBLISHED) or list(PUBLISHED)[:3]
+    if name not in MODEL_ZOO:
+        near = get_close_matches(name, MODEL_ZOO) or list(MODEL_ZOO)[:3]
         raise ValueError(
             f'no published weights are named {name!r}: near it are {", ".join(near)}; all '
-            f'{len(PUBLISHED)} are in docs/checkpoints.md'
+            f'{len(MODEL_ZOO)} are in docs/checkpoints.md'
         )
-    return PUBLISHED[name]
+    return MODEL_ZOO[name]
 
 
 def _download(source: str, urls: list[str], paths: list[Path]) -> Path:

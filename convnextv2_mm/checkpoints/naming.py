@@ -84,7 +84,7 @@ _MM = {
     'backbone.stages.{i}.{j}.pointwise_conv{n}.bias': '{root}stages.{i}.{j}.pointwise_conv{n}.bias',
     'backbone.stages.{i}.{j}.grn.gamma': ('{root}stages.{i}.{j}.grn.gamma', VECTOR),
     'backbone.stages.{i}.{j}.grn.beta': ('{root}stages.{i}.{j}.grn.beta', VECTOR),
-    'backbone.stages.{i}.{j}.hidden_norm.{h}': '{root}stages.{i}.{j}.hidden_norm.{h}',
+    'backbone.stages.{i}.{j}.feature_norm.{h}': '{root}stages.{i}.{j}.feature_norm.{h}',
     'backbone.stages.{i}.{j}.gamma': '{root}stages.{i}.{j}.gamma',
     'backbone.norm{i}.{p}': '{root}norm{i}.{p}',
     'head.fc.{p}': '{outer}head.fc.{p}',
@@ -100,7 +100,7 @@ _MM = {
 _MMPRETRAIN = {
     ours: theirs
     for ours, theirs in _MM.items()
-    if not ours.startswith('neck.') and '.hidden_norm.' not in ours
+    if not ours.startswith('neck.') and '.feature_norm.' not in ours
 }
 
 # facebookresearch/ConvNeXt and ConvNeXt-V2, models/selfsup/fcmae.py: the dense decoder.
@@ -200,7 +200,7 @@ _TRANSFORMERS = {
 
 
 @dataclass(frozen=True)
-class Layout:
+class Naming:
     """The table of one library, with what reads and writes it.
 
     Args:
@@ -308,12 +308,12 @@ def _regex(template: str) -> str:
     return re.sub(r'\\{(\w)\\}', lambda m: f'(?P<{m[1]}>{_PLACES[m[1]]})', re.escape(template))
 
 
-MM = Layout('mm', _MM, ('backbone.', ''))
-MMPRETRAIN = Layout('mmpretrain', _MMPRETRAIN, ('backbone.', ''))
-OFFICIAL = Layout('official', _OFFICIAL, ('', 'encoder.'))
-OFFICIAL_SPARSE = Layout('official sparse FCMAE', _OFFICIAL_SPARSE, ('encoder.', ''))
-TIMM = Layout('timm', _TIMM)
-TIMM_CONV_MLP = Layout('timm', _TIMM_CONV_MLP)
-TRANSFORMERS = Layout('transformers', _TRANSFORMERS, ('convnextv2.', 'convnext.', ''))
-TRANSFORMERS_V1 = Layout('transformers', _TRANSFORMERS, ('convnext.', 'convnextv2.', ''))
+MM = Naming('mm', _MM, ('backbone.', ''))
+MMPRETRAIN = Naming('mmpretrain', _MMPRETRAIN, ('backbone.', ''))
+OFFICIAL = Naming('official', _OFFICIAL, ('', 'encoder.'))
+OFFICIAL_SPARSE = Naming('official sparse FCMAE', _OFFICIAL_SPARSE, ('encoder.', ''))
+TIMM = Naming('timm', _TIMM)
+TIMM_CONV_MLP = Naming('timm', _TIMM_CONV_MLP)
+TRANSFORMERS = Naming('transformers', _TRANSFORMERS, ('convnextv2.', 'convnext.', ''))
+TRANSFORMERS_V1 = Naming('transformers', _TRANSFORMERS, ('convnext.', 'convnextv2.', ''))
 READ = (MM, OFFICIAL, OFFICIAL_SPARSE, TIMM, TRANSFORMERS)

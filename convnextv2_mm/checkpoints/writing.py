@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from ..utils.atomic import written_whole
+from ..utils.atomic import atomic_write
 from . import naming as layouts
 from .architecture import Architecture
 from .checkpoint import Checkpoint
-from .naming import Layout, Weights, has_output_norms
+from .naming import Naming, Weights, has_output_norms
 
 FORMATS = ('mm', 'mmpretrain', 'timm', 'transformers', 'official')
 # Sizes that timm.create_model builds with 1x1 convolutions, and those that it has no name for.
@@ -44,7 +44,7 @@ def write_checkpoint(checkpoint: Checkpoint, destination: Path, to: str) -> str:
     """
     architecture = checkpoint.architecture
     _check_destination(destination, to)
-    layout = _choose_layout(architecture, to)
+    layout = _choose_naming(architecture, to)
     state, left_out = layout.from_ours(checkpoint.weights)
     network = [name for name in left_out if not name.startswith(_PARTS_APART)]
     if network:
@@ -53,7 +53,7 @@ def write_checkpoint(checkpoint: Checkpoint, destination: Path, to: str) -> str:
         checkpoint.dropped.append((left_out, f'the layout of {to} has no place for them'))
     # Views of larger tensors would be written with all of these.
     state = {k: v.clone(memory_format=torch.contiguous_format) for k, v in state.items()}
-    with written_whole(destination) as path:
+    with atomic_write(destination) as path:
         if to == 'transformers':
             path.mkdir()
             save_file(state, path / 'model.safetensors', metadata={'format': 'pt'})
@@ -80,7 +80,7 @@ def _check_destination(destination: Path, to: str) -> None:
         raise ValueError(f'{destination} is not allowed: only timm reads safetensors of its own')
 
 
-def _choose_layout(architecture: Architecture, to: str) -> Layout:
+def _choose_naming(architecture: Architecture, to: str) -> Naming:
     if to == 'transformers' and architecture.use_grn and architecture.has_layer_scale:
         raise ValueError('transformers has no ConvNeXt with both GRN and LayerScale')
     if to == 'transformers':

@@ -20,7 +20,7 @@ from .coco_problems import (
     find_coco_problems,
     mask_problem,
 )
-from .coco_values import make_plain
+from .coco_values import normalize_values
 
 
 class CheckedCOCO(COCO):
@@ -45,7 +45,7 @@ class CheckedCOCO(COCO):
             raise BadData(f'{file} is not a COCO file: {error}') from error
 
     def createIndex(self) -> None:  # noqa: N802  # pycocotools calls it with what it has read
-        make_plain(self.dataset)
+        normalize_values(self.dataset)
         left_out = self._check()
         annotations = [a for a in self.dataset['annotations'] if a['id'] not in left_out]
         # pycocotools takes an object that is found for one that is not if its id is 0.

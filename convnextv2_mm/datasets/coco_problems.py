@@ -60,7 +60,7 @@ def find_coco_problems(
     """Look through what a COCO file holds.
 
     Args:
-        content: The file's content, after :func:`~convnextv2_mm.datasets.coco_values.make_plain`.
+        content: The file's content, after ``normalize_values``.
         classes: Names that must be among its categories.
         masks: Whether objects need masks.
         polygons_only: Whether objects whose masks are run lengths are lost

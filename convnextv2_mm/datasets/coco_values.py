@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 
-def make_plain(content: Any) -> None:
+def normalize_values(content: Any) -> None:
     """Change, in place, what a COCO file holds. It may hold anything.
 
     - Ids and sizes such as ``3.0`` and ``'3'`` become ``3``.

@@ -4,7 +4,7 @@ from .hooks.checkpoint_hook import CheckpointHook
 from .hooks.fcmae_monitor_hook import FCMAEMonitorHook
 from .hooks.no_targets_hook import NoTargetsHook
 from .hooks.non_finite_hook import NonFiniteHook
-from .hooks.visualization_hook import PictureHook
+from .hooks.visualization_hook import VisualizationHook
 from .optimizers.layer_decay import LayerDecayOptimWrapperConstructor
 from .runner.loops import EpochBasedTrainLoop, IterBasedTrainLoop
 
@@ -16,5 +16,5 @@ __all__ = [
     'LayerDecayOptimWrapperConstructor',
     'NoTargetsHook',
     'NonFiniteHook',
-    'PictureHook',
+    'VisualizationHook',
 ]

@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from mmengine.config.utils import MODULE2PACKAGE
 
 
-def find_configs() -> None:
+def register_config_packages() -> None:
     """Let ``_base_ = 'convnextv2_mm::...'`` and ``'mmseg::...'`` find our configs and theirs.
 
     MMEngine 0.10 knows a fixed list of packages. Ours is not in it; onedl-mmsegmentation is under

@@ -17,7 +17,7 @@ PARTIAL = '.partial'  # ending of what is being written
 
 
 @contextmanager
-def written_whole(destination: Path) -> Iterator[Path]:
+def atomic_write(destination: Path) -> Iterator[Path]:
     """A path beside ``destination`` that takes its place if all goes well, or is removed.
 
     The path is for a file or a folder that does not exist yet. What a kill leaves of it is hidden

@@ -12,7 +12,7 @@ from mmengine.model import is_model_wrapper
 from torch import nn
 
 
-def join_cpu_processes(config: Config) -> None:
+def init_cpu_process_group(config: Config) -> None:
     """Let processes that a launcher has started train on CPUs.
 
     MMEngine would look for a GPU. A process group that is there it leaves as it is. The options of
@@ -30,7 +30,7 @@ def join_cpu_processes(config: Config) -> None:
 
 
 @contextmanager
-def process_group_left() -> Iterator[None]:
+def destroying_process_group() -> Iterator[None]:
     """Leave the process group when a run ends, or stops as all processes have agreed to.
 
     If Python is left to it, the threads of the group may abort a process that has done its work,
@@ -49,6 +49,6 @@ def _leave_process_group() -> None:
         torch.distributed.destroy_process_group()
 
 
-def unwrap(model: nn.Module) -> nn.Module:
+def unwrap_model(model: nn.Module) -> nn.Module:
     """The model inside the wrapper of DDP or FSDP, if there is one."""
     return model.module if is_model_wrapper(model) else model

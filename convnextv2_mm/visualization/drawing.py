@@ -298,7 +298,7 @@ def result_names(images: Sequence[str]) -> dict[str, Path]:
     return paths
 
 
-def write_picture(picture: np.ndarray, path: Path) -> None:
+def write_image(picture: np.ndarray, path: Path) -> None:
     """Write an RGB picture, making its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(path), picture[..., ::-1]):

@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from ..utils.atomic import written_whole
+from ..utils.atomic import atomic_write
 
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
 """Okabe and Ito's, which most colour-blind people tell apart (https://jfly.uni-koeln.de/color/),
@@ -41,11 +41,11 @@ def write_figure(figure: Figure, path: Path) -> None:
     """Write a figure, making its folder; nobody sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # text stays text
-    with written_whole(path) as beside, rc_context({'svg.fonttype': 'none'}):
+    with atomic_write(path) as beside, rc_context({'svg.fonttype': 'none'}):
         figure.savefig(beside, format=path.suffix[1:], dpi=150)
 
 
 def write_numbers(numbers: dict, path: Path) -> None:
     """Write what a figure shows as JSON, beside it."""
-    with written_whole(path.with_suffix('.json')) as beside:
+    with atomic_write(path.with_suffix('.json')) as beside:
         beside.write_text(json.dumps(numbers, indent=1) + '\n')

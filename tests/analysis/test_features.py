@@ -32,7 +32,7 @@ def seen(backbone, images, kind):
     return features
 
 
-@pytest.mark.parametrize('options', [{}, V1, dict(hidden_norm=dict(type='SE'))])
+@pytest.mark.parametrize('options', [{}, V1, dict(feature_norm=dict(type='SE'))])
 def test_expansion_leads_to_the_output_of_the_block(options):
     backbone = build(**options)
     images = torch.randn(2, 3, 64, 96)

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from convnextv2_mm.checkpoints import (
-    PUBLISHED,
+    MODEL_ZOO,
     downloading,
     fetch,
 )
@@ -20,7 +20,7 @@ from convnextv2_mm.checkpoints import (
     model_zoo as published,
 )
 
-ATTO = PUBLISHED['atto_fcmae_in1k']
+ATTO = MODEL_ZOO['atto_fcmae_in1k']
 WHOLE = b'\0' * ATTO.least_bytes
 
 
@@ -44,7 +44,7 @@ def test_table_agrees_with_mmpretrain(model):
     official = model['Converted From']['Weights'].split('/convnext/', 1)[1]
     if official == 'convnext_base_1k_224.pth':
         pytest.skip('not averaged: the official table has its average')
-    weights = next(weights for weights in PUBLISHED.values() if weights.official == official)
+    weights = next(weights for weights in MODEL_ZOO.values() if weights.official == official)
     assert model['Weights'].endswith(f'/v0/{weights.mmpretrain}')
     assert f'-{weights.size}_' in model['Name']
     assert (weights.version == 2) == ('-v2-' in model['Name'])
@@ -59,10 +59,10 @@ def test_table_agrees_with_mmpretrain(model):
 
 
 def test_names_say_what_they_are():
-    assert len(PUBLISHED) == 47
-    assert PUBLISHED['base_fcmae_in1k'].official.endswith('pt_only/convnextv2_base_1k_224_fcmae.pt')
-    assert PUBLISHED['huge_fcmae_ft_in22k_in1k_512'].top1 == 88.9
-    assert PUBLISHED['v1_xlarge_in22k'].version == 1
+    assert len(MODEL_ZOO) == 47
+    assert MODEL_ZOO['base_fcmae_in1k'].official.endswith('pt_only/convnextv2_base_1k_224_fcmae.pt')
+    assert MODEL_ZOO['huge_fcmae_ft_in22k_in1k_512'].top1 == 88.9
+    assert MODEL_ZOO['v1_xlarge_in22k'].version == 1
     with pytest.raises(ValueError, match="'bas_fcmae_in1k': near it are base_fcmae_in1k"):
         fetch('convnextv2://bas_fcmae_in1k')
 
@@ -191,8 +191,8 @@ def test_docs_list_them():
     docs = Path(__file__).parents[2] / 'docs/checkpoints.md'
     rows = [line for line in docs.read_text().splitlines() if line.startswith('| `')]
     table = [row for row in rows if '.pt' in row]
-    assert len(table) == len(PUBLISHED)
-    for row, weights in zip(table, PUBLISHED.values(), strict=True):
+    assert len(table) == len(MODEL_ZOO)
+    for row, weights in zip(table, MODEL_ZOO.values(), strict=True):
         top1 = '–' if weights.top1 is None else str(weights.top1)
         assert row.startswith(f'| `{weights.name}` | {weights.resolution} | {top1} | ')
         assert Path(weights.official).name in row

@@ -15,7 +15,7 @@ from other_libraries import SMALL, build, randomize, save
 
 from convnextv2_mm.checkpoints import (
     FORMATS,
-    PUBLISHED,
+    MODEL_ZOO,
     read_checkpoint,
     write_checkpoint,
 )
@@ -90,7 +90,7 @@ def test_an_url_is_read(files, source, website, cache):
 
 
 def test_a_name_is_read_by_all(files, source, cache):
-    file = cache / Path(PUBLISHED['atto_fcmae_ft_in1k'].official).name
+    file = cache / Path(MODEL_ZOO['atto_fcmae_ft_in1k'].official).name
     file.write_bytes(files['official'].read_bytes())
     name = 'convnextv2://atto_fcmae_ft_in1k'
     for prefix in (None, 'backbone.'):
@@ -189,7 +189,7 @@ def fine_tune(path, **backbone):
     return model
 
 
-HIDDEN_NORMS = {
+FEATURE_NORMS = {
     'l1': dict(type='GRN', aggregation='l1'),
     'LRN': dict(type='LRN'),
     'BN': dict(type='BN'),
@@ -199,11 +199,11 @@ HIDDEN_NORMS = {
 }
 
 
-@pytest.mark.parametrize('name', HIDDEN_NORMS)
+@pytest.mark.parametrize('name', FEATURE_NORMS)
 def test_what_replaces_grn_is_read(name, tmp_path):
     path = tmp_path / 'fcmae.pth'
-    trained = pretrain(path, hidden_norm=HIDDEN_NORMS[name])
-    state = fine_tune(path, hidden_norm=HIDDEN_NORMS[name]).state_dict()
+    trained = pretrain(path, feature_norm=FEATURE_NORMS[name])
+    state = fine_tune(path, feature_norm=FEATURE_NORMS[name]).state_dict()
     assert all(torch.equal(state[k], v) for k, v in trained.state_dict().items())
 
 
@@ -218,18 +218,18 @@ def test_what_replaces_grn_is_read(name, tmp_path):
     ],
 )
 def test_another_replacement_is_refused(trained, wanted, message, tmp_path):
-    options = [dict(hidden_norm=HIDDEN_NORMS[name]) if name else {} for name in (trained, wanted)]
+    options = [dict(feature_norm=FEATURE_NORMS[name]) if name else {} for name in (trained, wanted)]
     pretrain(tmp_path / 'fcmae.pth', **options[0])
     with pytest.raises(ValueError, match=message):
         fine_tune(tmp_path / 'fcmae.pth', **options[1])
 
 
 def test_another_shape_of_a_replacement_is_refused(tmp_path):
-    pretrain(tmp_path / 'fcmae.pth', hidden_norm=dict(type='SE', ratio=4))
+    pretrain(tmp_path / 'fcmae.pth', feature_norm=dict(type='SE', ratio=4))
     with pytest.raises(
         ValueError, match=r'fc1.weight has shape \(8, 32\), the config .* \(2, 32\)'
     ):
-        fine_tune(tmp_path / 'fcmae.pth', hidden_norm=dict(type='SE'))
+        fine_tune(tmp_path / 'fcmae.pth', feature_norm=dict(type='SE'))
 
 
 def test_grn_is_dropped_by_one_key(tmp_path, warnings):
@@ -287,11 +287,11 @@ def test_other_decoders_stay_behind(neck, tmp_path):
 
 @pytest.mark.parametrize('to', FORMATS)
 def test_replacements_go_to_our_layout_only(to, tmp_path):
-    pretrain(tmp_path / 'fcmae.pth', hidden_norm=dict(type='LN'))
+    pretrain(tmp_path / 'fcmae.pth', feature_norm=dict(type='LN'))
     checkpoint = read_checkpoint(tmp_path / 'fcmae.pth')
     if to == 'mm':
         write_checkpoint(checkpoint, tmp_path / 'out.pth', to)
         assert read_checkpoint(tmp_path / 'out.pth').architecture == checkpoint.architecture
     else:
-        with pytest.raises(ValueError, match='hidden_norm'):
+        with pytest.raises(ValueError, match='feature_norm'):
             write_checkpoint(checkpoint, tmp_path / 'out', to)

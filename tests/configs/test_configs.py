@@ -22,7 +22,7 @@ from mmengine.runner import Runner
 from timm.utils import ModelEmaV2
 from torch import nn
 
-from convnextv2_mm.checkpoints.model_zoo import PUBLISHED, SCHEME
+from convnextv2_mm.checkpoints.model_zoo import MODEL_ZOO, SCHEME
 from convnextv2_mm.engine.config.checks import check_fcmae, check_num_classes, check_same_classes
 from convnextv2_mm.engine.config.keys import SPLITS, check_keys
 from convnextv2_mm.engine.config.reading import check_model, read_config
@@ -274,7 +274,7 @@ def test_initial_weights_are_of_the_stage_before(path):
         return
     name = init.checkpoint
     if name.startswith(SCHEME):
-        weights = PUBLISHED[name.removeprefix(SCHEME)]
+        weights = MODEL_ZOO[name.removeprefix(SCHEME)]
         assert weights.version == (2 if version else 1)
         assert weights.size == (V2 if version else V1)[letter].name
         if 'classification/' in path:
@@ -457,7 +457,7 @@ def test_index_and_readmes_list_every_config():
 
 
 def test_index_links_the_published_weights():
-    files = {url for weights in PUBLISHED.values() for url in weights.urls}
+    files = {url for weights in MODEL_ZOO.values() for url in weights.urls}
     linked = 0
     for folder in {Path(path).parent for path in RECIPES}:
         for entry in yaml.safe_load((ROOT / folder / 'metafile.yml').read_text())['Models']:

@@ -6,7 +6,7 @@ from bad_files import BAD_ANNOTATIONS, HEIGHT, WIDTH, annotation, coco
 from pycocotools import mask as coco_mask
 
 from convnextv2_mm.datasets.coco_problems import _decompress, find_coco_problems
-from convnextv2_mm.datasets.coco_values import make_plain
+from convnextv2_mm.datasets.coco_values import normalize_values
 
 IMAGE = ('x.jpg', HEIGHT, WIDTH)
 
@@ -84,7 +84,7 @@ def test_other_json_and_a_secret_test_set():
     assert [p.kind for p in find_coco_problems([1, 2])] == ['structure']
     content = coco([IMAGE], [])
     del content['annotations']
-    make_plain(content)
+    normalize_values(content)
     assert not list(find_coco_problems(content))
 
 

@@ -25,7 +25,7 @@ from convnextv2_mm.engine.config.coco import (
     check_mask_transforms,
     check_tta,
     scores_masks,
-    use_own_coco_metric,
+    swap_coco_metric,
 )
 from convnextv2_mm.engine.config.reading import check_data, read_config
 from convnextv2_mm.errors import BadData
@@ -261,7 +261,7 @@ def test_stock_metric_is_replaced_where_it_scores_our_data(capsys):
         config.val_evaluator = [ConfigDict(type=name, metric='bbox'), ConfigDict(type='VOCMetric')]
         inner = ConfigDict(type=name)
         config.test_evaluator = ConfigDict(type='Evaluator', metrics=[inner])
-        use_own_coco_metric(config)
+        swap_coco_metric(config)
         assert [m.type for m in config.val_evaluator] == ['convnextv2_mm.CocoMetric', 'VOCMetric']
         assert config.test_evaluator.metrics[0].type == 'convnextv2_mm.CocoMetric'
         said = 'val_evaluator and test_evaluator: convnextv2_mm.CocoMetric instead of CocoMetric'
@@ -272,9 +272,9 @@ def test_stock_metric_is_replaced_where_it_scores_our_data(capsys):
         type='RepeatDataset', times=1, dataset=ConfigDict(type='CocoDataset')
     )
     with pytest.raises(ValueError, match='val_evaluator convnextv2_mm.CocoMetric is not allowed'):
-        use_own_coco_metric(config)
+        swap_coco_metric(config)
     config.val_evaluator.type = 'CocoMetric'
-    use_own_coco_metric(config)
+    swap_coco_metric(config)
     assert config.val_evaluator.type == 'CocoMetric'
 
 
@@ -439,17 +439,17 @@ def test_files_of_plain_meaning_train_and_score_as_coco_would_write_them(
 
 
 def test_other_values_stay_as_they_are():
-    from convnextv2_mm.datasets.coco_values import make_plain
+    from convnextv2_mm.datasets.coco_values import normalize_values
 
     for value in ('a', '٣', '1_000', ' 3', '--3', '', 3.5, NAN, float('inf'), None, [], {}, True):
         entry = dict(id=1, height=value, width=1)
-        make_plain(dict(images=[entry]))
+        normalize_values(dict(images=[entry]))
         assert entry['height'] is value
     for content in ([], 'x', None, dict(images=7, annotations=[1, None, 'x'], categories={})):
-        make_plain(content)
+        normalize_values(content)
     for mask in ('x', 7, [[]], [['20'] * 6], [[None] * 6], [[10**400] * 6], [{}], [[[1, 2]]]):
         annotation = dict(segmentation=mask)
-        make_plain(dict(annotations=[annotation]))
+        normalize_values(dict(annotations=[annotation]))
         assert annotation['segmentation'] == mask
 
 

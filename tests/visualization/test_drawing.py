@@ -11,7 +11,7 @@ from matplotlib import pyplot
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from mmpretrain.structures import DataSample
 
-from convnextv2_mm.engine.hooks.visualization_hook import PictureHook
+from convnextv2_mm.engine.hooks.visualization_hook import VisualizationHook
 from convnextv2_mm.visualization import drawing as pictures
 from convnextv2_mm.visualization.drawing import (
     draw_names,
@@ -190,7 +190,7 @@ def test_hook_keeps_images_of_the_same_name_apart(tmp_path):
 
     dataset = Dataset(dict(img_path=str(file)) for file in files)
     runner = SimpleNamespace(test_dataloader=SimpleNamespace(dataset=dataset), cfg=None)
-    hook = PictureHook(str(tmp_path / 'out'))
+    hook = VisualizationHook(str(tmp_path / 'out'))
     hook.before_test(runner)
     samples = [DataSample(metainfo=info) for info in dataset]
     hook.after_test_iter(runner, 0, {}, samples)

@@ -10,7 +10,7 @@ import argparse
 import json
 from pathlib import Path
 
-from convnextv2_mm.errors import one_sentence_errors
+from convnextv2_mm.errors import exit_on_user_error
 from convnextv2_mm.visualization.figures import (
     check_figure_path,
     styles,
@@ -117,7 +117,7 @@ def draw(runs: dict[str, Curves], keys: list[str]) -> Figure:
 
 def main() -> None:
     args = parse_args()
-    with one_sentence_errors():
+    with exit_on_user_error():
         args.out = check_figure_path(args.out)
         names = args.names or [Path(path).resolve().name for path in args.work_dirs]
         if len(names) != len(args.work_dirs) or len(set(names)) < len(names):

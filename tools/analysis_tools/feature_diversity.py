@@ -10,7 +10,7 @@ import argparse
 
 from convnextv2_mm.analysis import choose_blocks, cosine_distance, watch_features
 from convnextv2_mm.apis.inference import find_images
-from convnextv2_mm.errors import one_sentence_errors
+from convnextv2_mm.errors import exit_on_user_error
 from convnextv2_mm.visualization.figures import styles, write_figure, write_numbers
 
 import torch
@@ -72,7 +72,7 @@ def draw(results: dict[str, list[dict]]) -> Figure:
 
 def main() -> None:
     args = parse_args()
-    with one_sentence_errors():
+    with exit_on_user_error():
         images = find_images(args.images, args.num_images)
         models = load_models(args)
         for model in models:

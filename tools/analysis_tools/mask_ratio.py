@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 from convnextv2_mm.apis.inference import find_images
-from convnextv2_mm.errors import one_sentence_errors
+from convnextv2_mm.errors import exit_on_user_error
 from convnextv2_mm.visualization.figures import (
     COLOURS,
     check_figure_path,
@@ -44,7 +44,7 @@ def parse_args() -> argparse.Namespace:
 
 def losses_at_ratios(args: argparse.Namespace) -> dict:
     """Mean reconstruction loss and its standard error over the images, at each ratio."""
-    with one_sentence_errors():
+    with exit_on_user_error():
         wrong = [ratio for ratio in args.ratios if not 0 < ratio < 1]
         if wrong:
             raise ValueError(f'--ratios {wrong[0]} is not allowed: it must lie between 0 and 1')
@@ -126,7 +126,7 @@ def main() -> None:
         numbers, metrics = losses_at_ratios(args), ['loss']
         columns = [KEY, 'loss', 'standard_error']
     else:
-        with one_sentence_errors():
+        with exit_on_user_error():
             args.out = check_figure_path(args.out)
             numbers = read_sweep(args.table, args.metrics)
         metrics = numbers['metrics']

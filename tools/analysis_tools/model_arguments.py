@@ -10,7 +10,7 @@ from convnextv2_mm.analysis import FEATURES
 from convnextv2_mm.apis.inference import image_reader, load_backbone, load_model
 from convnextv2_mm.cli import add_cfg_options, device_name
 from convnextv2_mm.engine.config.reading import read_config
-from convnextv2_mm.errors import USER_ERRORS, one_sentence_errors
+from convnextv2_mm.errors import USER_ERRORS, exit_on_user_error
 from convnextv2_mm.models import FCMAE, ConvNeXtV2
 from convnextv2_mm.visualization.figures import check_figure_path
 
@@ -39,7 +39,7 @@ class Model:
 @contextmanager
 def errors_of(image: str) -> Iterator[None]:
     """End the program with one sentence if an image cannot be read or does not fit the model."""
-    with one_sentence_errors():
+    with exit_on_user_error():
         try:
             yield
         except USER_ERRORS as error:

@@ -8,7 +8,7 @@ import argparse
 
 from convnextv2_mm.cli import add_cfg_options
 from convnextv2_mm.engine.config.reading import check_model, read_config
-from convnextv2_mm.errors import one_sentence_errors
+from convnextv2_mm.errors import exit_on_user_error
 
 from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
@@ -32,7 +32,7 @@ def part_of(name: str) -> str:
 
 def main() -> None:
     args = parse_args()
-    with one_sentence_errors():
+    with exit_on_user_error():
         config = read_config(args.config, args.cfg_options)
         config.model.backbone.pop('init_cfg', None)
         MMLogger.get_current_instance().setLevel('WARNING')  # the constructor logs its groups

@@ -11,7 +11,7 @@ import statistics
 from pathlib import Path
 
 from convnextv2_mm.apis.inference import find_images
-from convnextv2_mm.errors import one_sentence_errors
+from convnextv2_mm.errors import exit_on_user_error
 from convnextv2_mm.visualization.drawing import draw_reconstruction
 from convnextv2_mm.visualization.figures import write_figure, write_numbers
 
@@ -57,7 +57,7 @@ def draw(samples: list[BaseDataElement], names: list[str], config: Config) -> Fi
 
 def main() -> None:
     args = parse_args()
-    with one_sentence_errors():
+    with exit_on_user_error():
         images = find_images(args.images, args.num_images)
         model, config, reconstruct = load_fcmae(args)
     losses, page = [], []

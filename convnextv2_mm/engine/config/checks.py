@@ -25,7 +25,7 @@ from ...models import FCMAE
 from ...ops import PatchLayout
 from ...ops.patch_layout import patch_grid
 from .datasets import find_datasets
-from .keys import Part, at_key, find_type
+from .keys import Part, find_type, prefix_errors
 from .reading import check_data
 
 # What their num_classes counts is not the classes of the data: the objects of a region proposal
@@ -62,7 +62,7 @@ def check_loaders(config: Config, splits: Sequence[str]) -> None:
         loader = config.get(f'{split}_dataloader')
         if not loader:
             continue
-        with at_key(f'{split}_dataloader'):
+        with prefix_errors(f'{split}_dataloader'):
             check_data(loader)
             for dataset in find_datasets(loader):
                 check_metainfo(dataset)
@@ -319,7 +319,7 @@ def check_fcmae(model: nn.Module, config: Config, splits: Sequence[str]) -> None
     for split in splits:
         size = _fixed_size(config, split)
         if size is not None:
-            with at_key(f'{split}_dataloader'):
+            with prefix_errors(f'{split}_dataloader'):
                 check_masked_size(size, side, model.mask_ratio)
 
 
@@ -362,7 +362,7 @@ def _size_after(pipeline: Sequence[Any], shape: tuple[int, int, int]) -> tuple[i
         img=np.zeros(shape, np.uint8), img_path='', img_shape=shape[:2], ori_shape=shape[:2]
     )
     try:
-        with random_states_stay():
+        with preserve_random_state():
             data = Compose(steps)(data)
         return tuple(data['inputs'].shape[-2:])
     except (KeyError, TypeError, AttributeError):  # it needs more of a sample than its image
@@ -456,7 +456,7 @@ def batch_warnings(config: Config, world_size: int) -> Iterator[str]:
 
 
 @contextmanager
-def random_states_stay() -> Iterator[None]:
+def preserve_random_state() -> Iterator[None]:
     """What happens inside draws numbers, and afterwards they are drawn as if it had not."""
     python_state, numpy_state = random.getstate(), np.random.get_state()
     try:
@@ -479,7 +479,7 @@ def check_first_sample(key: str, dataset: Any, model: nn.Module) -> None:
         ValueError: If it cannot be loaded, its size is not allowed, or the model has a mask head
             to train and its objects have no masks.
     """
-    with at_key(key):
+    with prefix_errors(key):
         data = dataset[0]
         images = data.get('inputs') if isinstance(data, Mapping) else None
         if isinstance(model, FCMAE) and isinstance(images, torch.Tensor) and images.ndim == 3:

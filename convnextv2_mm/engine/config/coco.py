@@ -16,7 +16,7 @@ WITHOUT_MASKS = ('MixUp', 'Mosaic', 'RandomAffine', 'RandomCenterCropPad', 'Rand
 BITMAPS_ONLY = ('Albu', 'CopyPaste', 'RandomErasing')
 
 
-def use_own_coco_metric(config: Config) -> None:
+def swap_coco_metric(config: Config) -> None:
     """Let our ``CocoMetric`` score our data sets, in place of MMDetection's.
 
     That takes categories in the order of the annotation file, and our data sets go by their names.

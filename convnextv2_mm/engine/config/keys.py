@@ -48,7 +48,7 @@ class Part(NamedTuple):
 
 
 @contextmanager
-def at_key(key: str) -> Iterator[None]:
+def prefix_errors(key: str) -> Iterator[None]:
     """Put the key of a config in front of what is wrong with its value."""
     try:
         yield

@@ -17,9 +17,9 @@ from torch import nn
 
 from ...checkpoints import read_backbone, read_state_dict
 from ...models import ConvNeXtV2
-from .coco import check_mask_transforms, use_own_coco_metric
+from .coco import check_mask_transforms, swap_coco_metric
 from .datasets import find_datasets
-from .keys import at_key, check_options, name_unexpected_argument
+from .keys import check_options, name_unexpected_argument, prefix_errors
 
 RUN_WHEN_READ = ('.pkl', '.pickle', '.yaml', '.yml')  # by MMEngine
 
@@ -52,7 +52,7 @@ def read_config(
         wrapper.pop('dtype', None)
         wrapper.pop('loss_scale', None)
     init_default_scope(config.default_scope)
-    use_own_coco_metric(config)
+    swap_coco_metric(config)
     return config
 
 
@@ -150,7 +150,7 @@ def check_model(model: ConfigDict) -> nn.Module:
         for init in given if isinstance(given, list) else [given]:
             if not isinstance(init, dict) or init.get('type') != 'Pretrained':
                 continue
-            with at_key('.'.join(filter(None, ('model', name, 'init_cfg.checkpoint')))):
+            with prefix_errors('.'.join(filter(None, ('model', name, 'init_cfg.checkpoint')))):
                 if isinstance(part, ConvNeXtV2):
                     read_backbone(part, init['checkpoint'], init.get('prefix'), 'meta')
                 else:

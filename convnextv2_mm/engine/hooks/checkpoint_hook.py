@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from ...registry import HOOKS
-from ...utils.atomic import PARTIAL, written_whole
-from ...utils.distributed import unwrap
+from ...utils.atomic import PARTIAL, atomic_write
+from ...utils.distributed import unwrap_model
 from ..runner.interruption import Interruption
-from ..runner.loops import outlive_signals
+from ..runner.loops import workers_ignore_signals
 from ..runner.resume import (
     RunStopped,
     checkpoint_folder,
@@ -36,12 +36,12 @@ INTERRUPTED = 'interrupted.pth'
 
 
 @register_backend('convnextv2_mm.whole_files')
-class WholeFileBackend(LocalBackend):
+class AtomicLocalBackend(LocalBackend):
     """Local files, written whole or not at all."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """Write a file into a folder, which must be there: none is made in place of a lost one."""
-        with written_whole(Path(filepath)) as beside:
+        with atomic_write(Path(filepath)) as beside:
             beside.write_bytes(obj)
 
 
@@ -92,7 +92,7 @@ class CheckpointHook(hooks.CheckpointHook):
             for left_by_a_kill in Path(self.out_dir).glob(f'.*{PARTIAL}'):
                 left_by_a_kill.unlink()
         self._take_over(runner, steps)
-        for name, parameter in unwrap(runner.model).named_parameters():
+        for name, parameter in unwrap_model(runner.model).named_parameters():
             if name in self._gradients:
                 parameter.grad = self._gradients[name].to(parameter)
         self._interruption.watch()
@@ -156,7 +156,7 @@ class CheckpointHook(hooks.CheckpointHook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Add the gradients that are being accumulated, and keep to values that can be read."""
         if 'optimizer' in checkpoint and _accumulates(runner):
-            parameters = unwrap(runner.model).named_parameters()
+            parameters = unwrap_model(runner.model).named_parameters()
             checkpoint['gradients'] = {n: p.grad.cpu() for n, p in parameters if p.grad is not None}
         for part in ('meta', 'message_hub'):
             checkpoint[part] = _plain(checkpoint[part])
@@ -188,7 +188,7 @@ class CheckpointHook(hooks.CheckpointHook):
     def _watch_validation(self, runner: Runner) -> None:
         """Prepare for being asked to stop while the model is validated."""
         loader = runner.val_loop.dataloader
-        outlive_signals(loader)
+        workers_ignore_signals(loader)
         # Some processes may have more batches than others: all vote at those that all have.
         self._votes = self._interruption.least(len(loader))
 
@@ -294,7 +294,9 @@ class CheckpointHook(hooks.CheckpointHook):
             raise RunStopped(lost(runner.work_dir))
         if _accumulates(runner):
             # Each process has its own until the optimizer steps, and one of them is saved.
-            gradients = [p.grad for p in unwrap(runner.model).parameters() if p.grad is not None]
+            gradients = [
+                p.grad for p in unwrap_model(runner.model).parameters() if p.grad is not None
+            ]
             all_reduce_params(gradients, op='mean')
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', name)
@@ -312,7 +314,7 @@ class CheckpointHook(hooks.CheckpointHook):
         self._saved = (meta['iter'], self.last_ckpt)
         if is_main_process():
             is_inside = Path(self.out_dir) == Path(runner.work_dir)
-            with written_whole(Path(runner.work_dir) / 'last_checkpoint') as path:
+            with atomic_write(Path(runner.work_dir) / 'last_checkpoint') as path:
                 path.write_text(name if is_inside else self.last_ckpt)
 
 

@@ -12,7 +12,7 @@ from mmpretrain.models.selfsup.base import BaseSelfSupervisor
 from ...datasets.class_counts import inner_datasets, report_classes
 from ...models import FCMAE
 from ...registry import HOOKS
-from ...utils.distributed import unwrap
+from ...utils.distributed import unwrap_model
 
 SELF_SUPERVISED = (FCMAE, BaseSelfSupervisor)  # have no use for labels
 
@@ -28,7 +28,7 @@ class ClassCountHook(Hook):
     @master_only
     def before_train(self, runner: Runner) -> None:
         """Count and log."""
-        if isinstance(unwrap(runner.model), SELF_SUPERVISED):
+        if isinstance(unwrap_model(runner.model), SELF_SUPERVISED):
             return
         parts = list(inner_datasets(runner.train_dataloader.dataset))
         sentence, warns = report_classes(parts)

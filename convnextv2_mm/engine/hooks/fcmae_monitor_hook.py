@@ -23,7 +23,7 @@ from ...analysis import (
 )
 from ...models import FCMAE
 from ...registry import HOOKS
-from ...utils.distributed import unwrap
+from ...utils.distributed import unwrap_model
 from ...visualization.drawing import draw_reconstruction
 
 
@@ -64,7 +64,7 @@ class FCMAEMonitorHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Read the images, and show what the initial weights make of them."""
-        model = unwrap(runner.model)
+        model = unwrap_model(runner.model)
         if not isinstance(model, FCMAE):
             raise ValueError(f'FCMAEMonitorHook is for FCMAE, not for {type(model).__name__}')
         if isinstance(runner.model, FullyShardedDataParallel):
@@ -99,7 +99,7 @@ class FCMAEMonitorHook(Hook):
 
     @master_only
     def _show(self, runner: Runner, step: int) -> None:
-        model = unwrap(runner.model)
+        model = unwrap_model(runner.model)
         distances: dict[str, float] = {}
 
         def measure(name: str, features: torch.Tensor) -> None:

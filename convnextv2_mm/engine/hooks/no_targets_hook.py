@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
 from ...registry import HOOKS
-from ...utils.distributed import unwrap
+from ...utils.distributed import unwrap_model
 
 _NO_PIXEL = (
     'no pixel that is learned, since all have the label {ignored}, which is ignored: does '
@@ -34,7 +34,7 @@ class NoTargetsHook(Hook):
         """Find the log interval, and the label that is ignored."""
         loggers = [hook for hook in runner.hooks if isinstance(hook, LoggerHook)]
         self._interval = loggers[0].interval if loggers else 50
-        head = getattr(unwrap(runner.model), 'decode_head', None)
+        head = getattr(unwrap_model(runner.model), 'decode_head', None)
         self._ignored = getattr(head, 'ignore_index', 255)
         self._batches = self._images = 0
 

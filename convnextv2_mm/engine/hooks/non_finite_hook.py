@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...registry import HOOKS
-from ...utils.atomic import written_whole
+from ...utils.atomic import atomic_write
 from ..runner.resume import RunStopped
 
 # Adam's second moment is a mean of squares: beyond this one becomes infinite, and its weight never
@@ -176,7 +176,7 @@ class NonFiniteHook(Hook):
         path = self._folder(runner) / f'iter_{iteration}_rank_{get_rank()}.json'
         path.parent.mkdir(parents=True, exist_ok=True)
         content = dict(iteration=iteration, rank=get_rank(), losses=losses, files=self._files)
-        with written_whole(path) as beside:
+        with atomic_write(path) as beside:
             beside.write_text(json.dumps(content, indent=1) + '\n')
         runner.logger.warning(
             f'iteration {iteration}: the step is left out, since the loss or a gradient is '

@@ -9,11 +9,11 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
 from ...registry import HOOKS
-from ...visualization.drawing import draw_prediction, result_names, write_picture
+from ...visualization.drawing import draw_prediction, result_names, write_image
 
 
 @HOOKS.register_module()
-class PictureHook(Hook):
+class VisualizationHook(Hook):
     """Write a picture of the prediction for each image of the test set.
 
     Args:
@@ -39,4 +39,4 @@ class PictureHook(Hook):
         meta = runner.test_dataloader.dataset.metainfo
         for sample in outputs:
             picture = draw_prediction(sample, runner.cfg, meta, self.score_thr)
-            write_picture(picture, self.out_dir / f'{self.names[sample.img_path]}.png')
+            write_image(picture, self.out_dir / f'{self.names[sample.img_path]}.png')

@@ -33,7 +33,7 @@ from ...registry import LOOPS
 
 # The steps' and the images' numbers come from different streams.
 _IMAGES, _STEPS = 0, 1
-Draw = tuple[int, int, int]  # index of the image, epoch, number of the draw in the epoch
+SeededIndex = tuple[int, int, int]  # index of the image, epoch, number of the draw in the epoch
 
 
 def seed_generators(*numbers: int) -> int:
@@ -53,7 +53,7 @@ class SeededDataset(Dataset):
         self.dataset = dataset
         self.seed = seed
 
-    def __getitem__(self, draw: Draw) -> Any:
+    def __getitem__(self, draw: SeededIndex) -> Any:
         index, epoch, number = draw
         seed = seed_generators(self.seed, _IMAGES, epoch, number)
         data = self.dataset[index]
@@ -63,7 +63,7 @@ class SeededDataset(Dataset):
         return data
 
 
-class DrawSampler(Sampler):
+class SeededBatchSampler(Sampler):
     """Batches of draws, from the batches of indices of another sampler.
 
     Attributes:
@@ -76,7 +76,7 @@ class DrawSampler(Sampler):
         self.endless = endless
         self.epoch = self.start = 0
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[list[SeededIndex]]:
         rank, world_size = get_dist_info()
         epoch, left_out = self.epoch, self.start
         self.start = 0  # a hook may go through the epoch again, and needs all of it
@@ -96,7 +96,7 @@ class DrawSampler(Sampler):
                 self.batches.sampler.set_epoch(epoch)
 
 
-class DrawLoader(DataLoader):
+class SeededDataLoader(DataLoader):
     """A loader that is what it was, data set and samplers included, but loads draws.
 
     Only its iterators have others. So hooks find, and change, what MMEngine has built.
@@ -114,8 +114,8 @@ class DrawLoader(DataLoader):
 
     def __init__(self, loader: DataLoader, config: DataLoader | dict, endless: bool) -> None:
         vars(self).update(vars(loader))
-        outlive_signals(self)
-        self.draws = DrawSampler(loader.batch_sampler, endless)
+        workers_ignore_signals(self)
+        self.draws = SeededBatchSampler(loader.batch_sampler, endless)
         self.seed = 0
         sampler = config.get('sampler') if isinstance(config, dict) else None
         self.seeds_sampler = isinstance(sampler, dict) and 'seed' not in sampler
@@ -124,10 +124,10 @@ class DrawLoader(DataLoader):
         loader = copy(self)
         parts = dict(dataset=SeededDataset(self.dataset, self.seed), batch_sampler=self.draws)
         vars(loader).update(parts)
-        return super(DrawLoader, loader)._get_iterator()
+        return super(SeededDataLoader, loader)._get_iterator()
 
 
-def outlive_signals(loader: DataLoader) -> None:
+def workers_ignore_signals(loader: DataLoader) -> None:
     """Let loader processes outlive the signals that a cluster, or Ctrl-C, sends to all processes.
 
     The training process needs them until its next step is saved. What that one sends, they obey.
@@ -168,7 +168,7 @@ def _end_if_the_parent_asks() -> None:
     os._exit(0)
 
 
-def _take_seed(runner: Runner, loader: DrawLoader) -> int:
+def _take_seed(runner: Runner, loader: SeededDataLoader) -> int:
     """The seed of the run, which a resumed one has from its checkpoint, given to all who draw."""
     seed = runner.seed
     if runner._randomness_cfg.get('diff_rank_seed'):
@@ -196,7 +196,7 @@ class EpochBasedTrainLoop(loops.EpochBasedTrainLoop):
 
     def __init__(self, runner: Runner, dataloader: DataLoader | dict, **kwargs) -> None:
         super().__init__(runner, dataloader, **kwargs)
-        self.dataloader = DrawLoader(self.dataloader, dataloader, endless=False)
+        self.dataloader = SeededDataLoader(self.dataloader, dataloader, endless=False)
 
     def run(self) -> torch.nn.Module:
         """Train, from the current step on."""
@@ -260,7 +260,7 @@ class IterBasedTrainLoop(loops.IterBasedTrainLoop):
 
     def __init__(self, runner: Runner, dataloader: DataLoader | dict, **kwargs) -> None:
         super().__init__(runner, dataloader, **kwargs)
-        self.dataloader = DrawLoader(self.dataloader, dataloader, endless=True)
+        self.dataloader = SeededDataLoader(self.dataloader, dataloader, endless=True)
         self.dataloader_iterator = _Batches(self.dataloader)
 
     def run(self) -> torch.nn.Module:

@@ -27,7 +27,7 @@ class RunStopped(Exception):
 
 
 @contextmanager
-def one_sentence_stops(work_dir: str) -> Iterator[None]:
+def exit_on_stopped_run(work_dir: str) -> Iterator[None]:
     """End the program with exit code 3 and one line when a run cannot go on: see RunStopped.
 
     So it cannot if nothing can be written to its work dir any more.

@@ -87,7 +87,7 @@ def _is_locked(file: TextIO) -> bool:
 
 
 @contextmanager
-def outlive_readers() -> Iterator[None]:
+def ignore_broken_pipe() -> Iterator[None]:
     """Go on when nobody reads the output any more: a pipe is closed, or a terminal is gone.
 
     One sentence says so in the log, if there is one; what is printed after that is dropped.

@@ -17,7 +17,7 @@ from ...ops.backends import check_backend
 from ...ops.patch_layout import patch_grid
 from ...registry import MODELS
 from ..layers.block import ConvNeXtV2Block, LayerNorm, PatchConv, init_weights_
-from ..layers.hidden_norms import PAPER_GRN, is_paper_grn
+from ..layers.feature_norms import PAPER_GRN, is_paper_grn
 
 
 @MODELS.register_module()
@@ -41,15 +41,15 @@ class ConvNeXtV2(BaseModule):
         with_cp: Recompute each block in the backward pass instead of storing its activations.
         backend: Of the operators: ``auto``, ``torch``, ``triton`` or ``spconv``, see
             :func:`~convnextv2_mm.ops.depthwise_conv`.
-        hidden_norm: For ablations, another GRN than the paper's, ``dict(aggregation='l1')`` and the
-            like, or another layer, ``dict(type='LN')`` and the like: see
-            :mod:`~convnextv2_mm.models.layers.hidden_norms`.
+        feature_norm: For ablations, another GRN than the paper's, ``dict(aggregation='l1')`` and
+            the like, or another layer, ``dict(type='LN')`` and the like: see
+            :mod:`~convnextv2_mm.models.layers.feature_norms`.
         init_cfg: MMEngine initialisation, such as ``dict(type='Pretrained', checkpoint=...,
             prefix='backbone.')``.
 
     Raises:
-        ValueError: If ``arch``, ``out_indices``, ``frozen_stages``, ``backend`` or ``hidden_norm``
-            names nothing that exists, or ``hidden_norm`` is given without ``use_grn``.
+        ValueError: If ``arch``, ``out_indices``, ``frozen_stages``, ``backend`` or ``feature_norm``
+            names nothing that exists, or ``feature_norm`` is given without ``use_grn``.
     """
 
     arch_settings = {
@@ -77,7 +77,7 @@ class ConvNeXtV2(BaseModule):
         layer_scale_init_value: float = 0.0,
         with_cp: bool = False,
         backend: str = 'auto',
-        hidden_norm: Mapping = PAPER_GRN,
+        feature_norm: Mapping = PAPER_GRN,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -88,8 +88,8 @@ class ConvNeXtV2(BaseModule):
         if frozen_stages not in range(5):
             raise ValueError(f'frozen_stages {frozen_stages} is not allowed: it must be 0 to 4')
         check_backend(backend)
-        if not use_grn and not is_paper_grn(hidden_norm):
-            raise ValueError(f'hidden_norm {hidden_norm} is not allowed with use_grn=False')
+        if not use_grn and not is_paper_grn(feature_norm):
+            raise ValueError(f'feature_norm {feature_norm} is not allowed with use_grn=False')
         self.out_indices = [i % 4 for i in out_indices]
         self.frozen_stages = frozen_stages
         self.gap_before_final_norm = gap_before_final_norm
@@ -113,7 +113,7 @@ class ConvNeXtV2(BaseModule):
                 ConvNeXtV2Block(
                     channels,
                     next(drop_path_rates),
-                    hidden_norm if use_grn else None,
+                    feature_norm if use_grn else None,
                     layer_scale_init_value,
                     backend,
                 )

@@ -19,7 +19,7 @@ from ...ops import (
     depthwise_conv,
     gelu_grn_linear,
 )
-from .hidden_norms import PAPER_GRN, build_hidden_norm, is_paper_grn
+from .feature_norms import PAPER_GRN, build_feature_norm, is_paper_grn
 
 
 class PatchConv(nn.Conv2d):
@@ -76,8 +76,8 @@ class ConvNeXtV2Block(nn.Module):
     Args:
         channels: C.
         drop_path_rate: Probability of dropping the branch of a sample.
-        hidden_norm: What follows GELU: the GRN of V2, another layer of
-            :mod:`~convnextv2_mm.models.layers.hidden_norms`, or None as in V1.
+        feature_norm: What follows GELU: the GRN of V2, another layer of
+            :mod:`~convnextv2_mm.models.layers.feature_norms`, or None as in V1.
         layer_scale_init_value: Initial scale of the branch, learned per channel; 0 for none.
         backend: Of its operators, see :func:`~convnextv2_mm.ops.depthwise_conv`.
     """
@@ -86,7 +86,7 @@ class ConvNeXtV2Block(nn.Module):
         self,
         channels: int,
         drop_path_rate: float = 0.0,
-        hidden_norm: Mapping | None = PAPER_GRN,
+        feature_norm: Mapping | None = PAPER_GRN,
         layer_scale_init_value: float = 0.0,
         backend: str = 'auto',
     ) -> None:
@@ -95,11 +95,11 @@ class ConvNeXtV2Block(nn.Module):
         self.depthwise_conv = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
         self.norm = LayerNorm(channels, eps=1e-6)
         self.pointwise_conv1 = nn.Linear(channels, 4 * channels)
-        self.grn = self.hidden_norm = None
-        if is_paper_grn(hidden_norm):  # has an operator of its own
+        self.grn = self.feature_norm = None
+        if is_paper_grn(feature_norm):  # has an operator of its own
             self.grn = GRN(4 * channels)
-        elif hidden_norm is not None:
-            self.hidden_norm = build_hidden_norm(hidden_norm, 4 * channels)
+        elif feature_norm is not None:
+            self.feature_norm = build_feature_norm(feature_norm, 4 * channels)
         self.pointwise_conv2 = nn.Linear(4 * channels, channels)
         self.gamma = (
             nn.Parameter(torch.full((channels,), float(layer_scale_init_value)))
@@ -119,8 +119,8 @@ class ConvNeXtV2Block(nn.Module):
             x = gelu_grn_linear(
                 x, grn.gamma, grn.beta, linear.weight, linear.bias, layout, self.backend
             )
-        elif self.hidden_norm is not None:
-            x = linear(self.hidden_norm(F.gelu(x), layout))
+        elif self.feature_norm is not None:
+            x = linear(self.feature_norm(F.gelu(x), layout))
         else:
             x = linear(F.gelu(x))
         if self.gamma is not None:

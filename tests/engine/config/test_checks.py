@@ -29,7 +29,7 @@ from convnextv2_mm.engine.config.checks import (
     check_same_classes,
     check_topk,
     class_names,
-    random_states_stay,
+    preserve_random_state,
     schedule_warnings,
 )
 from convnextv2_mm.engine.config.reading import check_model, read_config
@@ -389,6 +389,6 @@ def test_random_states_stay():
     random.seed(0), np.random.seed(0), torch.manual_seed(0)
     expected = draw()
     random.seed(0), np.random.seed(0), torch.manual_seed(0)
-    with random_states_stay():
+    with preserve_random_state():
         assert draw() == expected
     assert draw() == expected

@@ -23,19 +23,19 @@ from convnextv2_mm.engine.config.reading import (
     check_model,
     read_config,
 )
-from convnextv2_mm.errors import one_sentence_errors
-from convnextv2_mm.utils.distributed import join_cpu_processes
+from convnextv2_mm.errors import exit_on_user_error
+from convnextv2_mm.utils.distributed import init_cpu_process_group
 
 
 def test_first_sentence_is_told(capsys):
-    with pytest.raises(SystemExit) as stop, one_sentence_errors():
+    with pytest.raises(SystemExit) as stop, exit_on_user_error():
         raise ValueError('size 3 is not allowed: choose 4. More that nobody reads.')
     assert stop.value.code == 2
     assert capsys.readouterr().err == 'error: size 3 is not allowed: choose 4.\n'
 
 
 def test_bare_assertion_tells_its_source(capsys):
-    with pytest.raises(SystemExit), one_sentence_errors():
+    with pytest.raises(SystemExit), exit_on_user_error():
         raise AssertionError
     error = capsys.readouterr().err
     assert error.startswith('error: AssertionError in ')
@@ -223,7 +223,7 @@ class PartlyUsed(BaseModel):
 def two_steps(work_dir, **options):
     """Train on a CPU as one of several processes, and return the wrapped model."""
     config = Config(dict(options, model=PartlyUsed(), launcher='pytorch', work_dir=str(work_dir)))
-    join_cpu_processes(config)
+    init_cpu_process_group(config)
     wrapper = config.model_wrapper_cfg
     runner = Runner(
         config.model, config.work_dir, launcher='pytorch', cfg=dict(model_wrapper_cfg=wrapper)

@@ -19,9 +19,9 @@ from stopped_runs import Kill, Killed, Run, last_checkpoint
 from torch import distributed
 
 from convnextv2_mm.checkpoints.reading import read_file
-from convnextv2_mm.engine.hooks.checkpoint_hook import WholeFileBackend
+from convnextv2_mm.engine.hooks.checkpoint_hook import AtomicLocalBackend
 from convnextv2_mm.engine.runner.resume import RunStopped, find_checkpoint, same
-from convnextv2_mm.utils.distributed import process_group_left
+from convnextv2_mm.utils.distributed import destroying_process_group
 
 VALIDATION = {
     'val_dataloader': dict(
@@ -143,7 +143,7 @@ def test_nothing_is_deleted_before_its_successor_is_whole(best_by, shapes, tmp_p
         deleted.append(Path(path).name)
         os.remove(path)
 
-    monkeypatch.setattr(WholeFileBackend, 'remove', remove)
+    monkeypatch.setattr(AtomicLocalBackend, 'remove', remove)
     run()
     assert {'epoch_1.pth', 'epoch_2.pth', 'epoch_3.pth'} <= set(deleted)
     assert any(name.startswith('best') for name in deleted)
@@ -326,7 +326,7 @@ def train_one_of_two(rank: int, shapes: Path, folder: Path) -> None:
     run.config.val_dataloader.update(batch_size=1, sampler=dict(type='DefaultSampler'))
     run.config.val_dataloader.sampler.update(shuffle=False, round_up=False)
     run.config.val_dataloader.dataset.split = 'train'
-    with pytest.raises(SystemExit) as stop, process_group_left():
+    with pytest.raises(SystemExit) as stop, destroying_process_group():
         run(*([SignalInValidation(2)] if rank else []))
     (folder / f'code_{rank}').write_text(str(stop.value.code))
     assert not distributed.is_initialized()

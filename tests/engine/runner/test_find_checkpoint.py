@@ -10,8 +10,8 @@ from torch import distributed
 
 from convnextv2_mm.engine.runner.resume import (
     agree_on_checkpoint,
+    exit_on_stopped_run,
     find_checkpoint,
-    one_sentence_stops,
 )
 
 
@@ -58,17 +58,17 @@ def test_nothing_whole_is_not_a_start_from_the_beginning(tmp_path):
 
 @pytest.mark.parametrize('number', [errno.EROFS, errno.EACCES, errno.ENOENT, errno.EIO])
 def test_work_dir_that_cannot_be_written_ends_in_one_sentence(number, tmp_path, capsys):
-    with pytest.raises(SystemExit) as stop, one_sentence_stops(str(tmp_path)):
+    with pytest.raises(SystemExit) as stop, exit_on_stopped_run(str(tmp_path)):
         raise OSError(number, os.strerror(number), str(tmp_path / 'scalars.json'))
     assert stop.value.code == 3
     error = capsys.readouterr().err
     assert error.startswith(f'error: {os.strerror(number)}: {tmp_path}/scalars.json could not')
-    with pytest.raises(OSError, match='elsewhere'), one_sentence_stops(str(tmp_path)):
+    with pytest.raises(OSError, match='elsewhere'), exit_on_stopped_run(str(tmp_path)):
         raise OSError(number, os.strerror(number), '/elsewhere')
 
 
 def test_lost_work_dir_is_named(tmp_path, capsys):
-    with pytest.raises(SystemExit), one_sentence_stops(str(tmp_path / 'run')):
+    with pytest.raises(SystemExit), exit_on_stopped_run(str(tmp_path / 'run')):
         raise OSError(errno.ENOENT, 'No such file', str(tmp_path / 'run' / 'scalars.json'))
     assert f'work dir {tmp_path}/run is gone' in capsys.readouterr().err
 

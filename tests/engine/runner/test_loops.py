@@ -9,7 +9,7 @@ from mmengine.hooks import Hook
 from stopped_runs import Kill, Killed, Run, last_checkpoint
 from torch.utils.data import DataLoader
 
-from convnextv2_mm.engine.runner.loops import _WorkerStart, outlive_signals
+from convnextv2_mm.engine.runner.loops import _WorkerStart, workers_ignore_signals
 from convnextv2_mm.engine.runner.resume import same
 
 PARTS = ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers')
@@ -110,7 +110,7 @@ def test_loader_processes_outlive_sigterm_from_their_first_moment_on(persistent,
 
     monkeypatch.setattr(_WorkerStart, '__call__', late_start)
     loader = DataLoader(range(8), num_workers=2, persistent_workers=persistent)
-    outlive_signals(loader)
+    workers_ignore_signals(loader)
     for _ in range(2):
         assert torch.cat(list(loader)).tolist() == list(range(8))
     assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())

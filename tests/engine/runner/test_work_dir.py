@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from convnextv2_mm.engine.runner import work_dir as module
-from convnextv2_mm.engine.runner.work_dir import lock_work_dir, outlive_readers
+from convnextv2_mm.engine.runner.work_dir import ignore_broken_pipe, lock_work_dir
 
 # A run with a loader process, which outlives it for a while when it is killed.
 RUN = """
@@ -60,8 +60,8 @@ def test_folder_that_cannot_be_written_is_named(tmp_path):
 
 PRINTS = """
 import sys
-from convnextv2_mm.engine.runner.work_dir import outlive_readers
-with outlive_readers():
+from convnextv2_mm.engine.runner.work_dir import ignore_broken_pipe
+with ignore_broken_pipe():
     for i in range(10000):
         print('line', i)
     open(sys.argv[1], 'w').write('reached')
@@ -81,7 +81,7 @@ def test_closed_pipe_does_not_end_a_run(tmp_path):
 
 def test_output_goes_where_it_went(capsys):
     before = sys.stdout, sys.stderr
-    with outlive_readers():
+    with ignore_broken_pipe():
         print('out')
         print('err', file=sys.stderr)
     assert (sys.stdout, sys.stderr) == before

@@ -12,11 +12,11 @@ from torch import nn
 from torchvision.ops import SqueezeExcitation
 
 from convnextv2_mm.models import FCMAE, ConvNeXtV2, SparseConvNeXtV2
-from convnextv2_mm.models.layers.hidden_norms import (
+from convnextv2_mm.models.layers.feature_norms import (
     AGGREGATIONS,
-    HIDDEN_NORMS,
+    FEATURE_NORMS,
     NORMALIZATIONS,
-    build_hidden_norm,
+    build_feature_norm,
 )
 from convnextv2_mm.ops import PatchLayout, global_response_norm
 
@@ -79,7 +79,7 @@ def test_grn_equals_brute_force(aggregation, normalization, residual, forms):
     config = dict(
         type='GRN', aggregation=aggregation, normalization=normalization, residual=residual
     )
-    layer = randomize(build_hidden_norm(config, 8)).double()
+    layer = randomize(build_feature_norm(config, 8)).double()
     gamma, beta = layer.gamma.detach().numpy(), layer.beta.detach().numpy()
 
     def expected(x):
@@ -110,7 +110,7 @@ def test_grn_equals_brute_force(aggregation, normalization, residual, forms):
 
 def test_grn_by_default_is_that_of_the_paper(forms):
     dense, layout, packed, _ = forms
-    layer = randomize(HIDDEN_NORMS['GRN'](8)).double()
+    layer = randomize(FEATURE_NORMS['GRN'](8)).double()
     for x, its_layout in ((dense, None), (dense, layout), (packed, layout)):
         theirs = global_response_norm(x, layer.gamma, layer.beta, its_layout)
         torch.testing.assert_close(layer(x, its_layout), theirs)
@@ -124,11 +124,11 @@ def test_lrn_equals_brute_force(forms):
             y[:, i] = x[:, i] / (1 + 1e-4 * (near**2).sum(1) / 5) ** 0.75
         return y
 
-    over_sites(build_hidden_norm(dict(type='LRN'), 8), forms, expected)
+    over_sites(build_feature_norm(dict(type='LRN'), 8), forms, expected)
     strong = dict(type='LRN', size=3, alpha=2.0, beta=0.5, k=3.0)
     dense = forms[0]
     theirs = F.local_response_norm(dense.permute(0, 3, 1, 2), 3, 2.0, 0.5, 3.0)
-    mine = build_hidden_norm(strong, 8)(dense)
+    mine = build_feature_norm(strong, 8)(dense)
     torch.testing.assert_close(mine, theirs.permute(0, 2, 3, 1))
 
 
@@ -136,7 +136,7 @@ def test_ln_equals_timm(forms):
     from timm.layers import LayerNorm2d
 
     theirs = randomize(LayerNorm2d(8)).double()
-    layer = build_hidden_norm(dict(type='LN'), 8).double()
+    layer = build_feature_norm(dict(type='LN'), 8).double()
     layer.load_state_dict(theirs.state_dict())
 
     def expected(x):
@@ -148,7 +148,7 @@ def test_ln_equals_timm(forms):
 def test_bn_is_that_of_the_visible_sites(forms):
     dense, layout, packed, visible = forms
     for x, its_layout in ((dense, None), (dense, layout), (packed, layout)):
-        layer = randomize(build_hidden_norm(dict(type='BN'), 8)).double()
+        layer = randomize(build_feature_norm(dict(type='BN'), 8)).double()
         theirs = nn.BatchNorm2d(8).double()
         theirs.load_state_dict(layer.state_dict())
         all_sites = torch.tensor(visible.reshape(-1, 8)) if its_layout else x.reshape(-1, 8)
@@ -164,7 +164,7 @@ def test_bn_is_that_of_the_visible_sites(forms):
 
 
 def test_se_equals_torchvision(forms):
-    layer = randomize(build_hidden_norm(dict(type='SE', ratio=4), 8)).double()
+    layer = randomize(build_feature_norm(dict(type='SE', ratio=4), 8)).double()
     theirs = SqueezeExcitation(8, 2).double()
     state = {k: v[..., None, None] if v.ndim == 2 else v for k, v in layer.state_dict().items()}
     theirs.load_state_dict(state)
@@ -177,7 +177,7 @@ def test_se_equals_torchvision(forms):
 
 def test_cbam_equals_timm(forms):
     dense, layout, packed, visible = forms
-    layer = randomize(build_hidden_norm(dict(type='CBAM', ratio=4), 8)).double()
+    layer = randomize(build_feature_norm(dict(type='CBAM', ratio=4), 8)).double()
     for part in (layer.fc1, layer.fc2, layer.conv):
         nn.init.zeros_(part.bias)  # timm's have none
     channel, spatial = ChannelAttn(8, rd_channels=2).double(), SpatialAttn(7).double().eval()
@@ -199,7 +199,7 @@ def test_cbam_equals_timm(forms):
 def pair(variant):
     """The packed and the masked encoder with the same weights."""
     models = [
-        randomize(SparseConvNeXtV2(SMALL, hidden_norm=VARIANTS[variant], backend=backend), 0.1)
+        randomize(SparseConvNeXtV2(SMALL, feature_norm=VARIANTS[variant], backend=backend), 0.1)
         for backend in ('auto', 'masked')
     ]
     models[1].load_state_dict(models[0].state_dict())
@@ -256,7 +256,7 @@ def test_samples_are_independent(variant):
 @each_variant
 def test_dense_network_after_pretraining_is_the_encoder_that_sees_all(variant):
     sparse = pair(variant)[0].eval()
-    dense = ConvNeXtV2(SMALL, out_indices=(), hidden_norm=VARIANTS[variant]).eval()
+    dense = ConvNeXtV2(SMALL, out_indices=(), feature_norm=VARIANTS[variant]).eval()
     dense.load_state_dict(sparse.state_dict(), strict=True)
     images = torch.randn(2, 3, 64, 96)
     *_, x = dense._run_stages(images.permute(0, 2, 3, 1))
@@ -268,7 +268,7 @@ def test_every_parameter_trains_from_the_start(variant):
     """Also under autocast; and one-dimensional weights do not decay."""
     model = FCMAE(
         backbone=dict(
-            type='convnextv2_mm.SparseConvNeXtV2', arch=SMALL, hidden_norm=VARIANTS[variant]
+            type='convnextv2_mm.SparseConvNeXtV2', arch=SMALL, feature_norm=VARIANTS[variant]
         ),
         neck=dict(type='convnextv2_mm.FCMAEDecoder', in_channels=40, embed_dims=32),
         head=dict(type='convnextv2_mm.FCMAEHead'),
@@ -308,24 +308,28 @@ def test_autocast_stays_near_float32(variant, dtype):
 
 
 def test_without_residual_gamma_starts_at_one():
-    layer = build_hidden_norm(dict(type='GRN', residual=False), 8)
+    layer = build_feature_norm(dict(type='GRN', residual=False), 8)
     assert torch.equal(layer.gamma, torch.ones(8))
-    assert not build_hidden_norm(dict(type='GRN', aggregation='l1'), 8).gamma.any()
+    assert not build_feature_norm(dict(type='GRN', aggregation='l1'), 8).gamma.any()
 
 
 def test_grn_of_the_paper_stays_the_fused_one():
     plain = ConvNeXtV2(SMALL).state_dict()
     for said in ({}, dict(type='GRN'), dict(type='GRN', aggregation='l2', residual=True)):
-        model = ConvNeXtV2(SMALL, hidden_norm=said)
+        model = ConvNeXtV2(SMALL, feature_norm=said)
         assert list(model.state_dict()) == list(plain)
-        assert all(block.hidden_norm is None for stage in model.stages for block in stage)
+        assert all(block.feature_norm is None for stage in model.stages for block in stage)
 
 
 @pytest.mark.parametrize(
-    ('hidden_norm', 'error', 'message'),
+    ('feature_norm', 'error', 'message'),
     [
-        (dict(type='IN'), ValueError, "hidden_norm type 'IN' is unknown: choose one of GRN, LRN, "),
-        ('LN', ValueError, r"hidden_norm 'LN' is not allowed: give dict\(type=...\)"),
+        (
+            dict(type='IN'),
+            ValueError,
+            "feature_norm type 'IN' is unknown: choose one of GRN, LRN, ",
+        ),
+        ('LN', ValueError, r"feature_norm 'LN' is not allowed: give dict\(type=...\)"),
         (
             dict(type='GRN', aggregation='max'),
             ValueError,
@@ -339,11 +343,11 @@ def test_grn_of_the_paper_stays_the_fused_one():
         (dict(type='LN', affine=False), TypeError, "unexpected keyword argument 'affine'"),
     ],
 )
-def test_wrong_configs_are_named(hidden_norm, error, message):
+def test_wrong_configs_are_named(feature_norm, error, message):
     with pytest.raises(error, match=message):
-        ConvNeXtV2(SMALL, hidden_norm=hidden_norm)
+        ConvNeXtV2(SMALL, feature_norm=feature_norm)
 
 
-def test_v1_has_no_hidden_norm():
-    with pytest.raises(ValueError, match="hidden_norm {'type': 'LN'} .* with use_grn=False"):
-        ConvNeXtV2(SMALL, use_grn=False, hidden_norm=dict(type='LN'))
+def test_v1_has_no_feature_norm():
+    with pytest.raises(ValueError, match="feature_norm {'type': 'LN'} .* with use_grn=False"):
+        ConvNeXtV2(SMALL, use_grn=False, feature_norm=dict(type='LN'))

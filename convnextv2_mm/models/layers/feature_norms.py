@@ -189,7 +189,7 @@ class CBAM(nn.Module):
         return x * (around + self.conv.bias).sigmoid()
 
 
-HIDDEN_NORMS = dict(
+FEATURE_NORMS = dict(
     GRN=GRNVariant,
     LRN=LocalResponseNorm,
     BN=BatchNorm,
@@ -205,11 +205,11 @@ def is_paper_grn(config: Mapping | None) -> bool:
     return isinstance(config, Mapping) and {**PAPER_GRN, **config} == PAPER_GRN
 
 
-def build_hidden_norm(config: Mapping, channels: int) -> nn.Module:
+def build_feature_norm(config: Mapping, channels: int) -> nn.Module:
     """Build a layer for the hidden channels of a block.
 
     Args:
-        config: ``dict(type=NAME, ...)`` with a name of ``HIDDEN_NORMS``, GRN by default, and
+        config: ``dict(type=NAME, ...)`` with a name of ``FEATURE_NORMS``, GRN by default, and
             arguments of its class.
         channels: 4C.
 
@@ -219,13 +219,13 @@ def build_hidden_norm(config: Mapping, channels: int) -> nn.Module:
     """
     if not isinstance(config, Mapping):
         raise ValueError(
-            f'hidden_norm {config!r} is not allowed: give dict(type=...) with one of '
-            f'{", ".join(HIDDEN_NORMS)}'
+            f'feature_norm {config!r} is not allowed: give dict(type=...) with one of '
+            f'{", ".join(FEATURE_NORMS)}'
         )
     arguments = dict(config)
     name = arguments.pop('type', 'GRN')
-    _check('hidden_norm type', name, HIDDEN_NORMS)
-    return HIDDEN_NORMS[name](channels, **arguments)
+    _check('feature_norm type', name, FEATURE_NORMS)
+    return FEATURE_NORMS[name](channels, **arguments)
 
 
 def _check(what: str, value: str, allowed: Mapping) -> None:
