@@ -16,7 +16,11 @@ from convnextv2_mm.cli import add_cfg_options
 from convnextv2_mm.engine.config.reading import check_data, check_model, read_config
 from convnextv2_mm.engine.runner.resume import make_resumable
 from convnextv2_mm.errors import exit_on_user_error
-from convnextv2_mm.utils.distributed import init_cpu_process_group, unwrap_model
+from convnextv2_mm.utils.distributed import (
+    init_cpu_process_group,
+    leave_process_group,
+    unwrap_model,
+)
 
 import torch
 from mmengine.config import Config
@@ -115,7 +119,7 @@ def take_steps(rank: int, width: int, port: int, args: argparse.Namespace, folde
     if rank == 0:
         torch.save(recorder.steps, f'{folder}/{width}.pth')
     if width > 1:
-        torch.distributed.destroy_process_group()
+        leave_process_group()
 
 
 def compare(one: list[Step], many: list[Step]) -> dict[str, float]:

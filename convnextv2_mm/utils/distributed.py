@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -39,13 +40,20 @@ def destroying_process_group() -> Iterator[None]:
     try:
         yield
     except SystemExit:
-        _leave_process_group()
+        leave_process_group()
         raise
-    _leave_process_group()
+    leave_process_group()
 
 
-def _leave_process_group() -> None:
+def leave_process_group() -> None:
+    """Destroy the process group, if there is one.
+
+    The threads of gloo may still hold Python objects of the last collective, and need the GIL to
+    release them. A DDP model that is freed meanwhile waits for those threads and holds the GIL: the
+    process would hang. The pause lets them finish.
+    """
     if torch.distributed.is_initialized():
+        time.sleep(0.1)
         torch.distributed.destroy_process_group()
 
 

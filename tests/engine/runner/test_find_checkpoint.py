@@ -13,6 +13,7 @@ from convnextv2_mm.engine.runner.resume import (
     exit_on_stopped_run,
     find_checkpoint,
 )
+from convnextv2_mm.utils.distributed import leave_process_group
 
 
 def write(path, iterations, clock=None, **content):
@@ -80,7 +81,7 @@ def look_and_agree(rank, folder):
         runner = SimpleNamespace(_load_from=found[rank], _resume=True)
         agree_on_checkpoint(runner)
         (folder / f'{number}_{rank}').write_text(f'{runner._load_from} {runner._resume}')
-    distributed.destroy_process_group()
+    leave_process_group()
 
 
 def test_processes_agree_on_what_the_first_has_found(tmp_path):

@@ -13,6 +13,7 @@ from torch import distributed as dist
 
 from convnextv2_mm.checkpoints import read_checkpoint
 from convnextv2_mm.models import ConvNeXtV2
+from convnextv2_mm.utils.distributed import leave_process_group
 
 SMALL = dict(depths=[1, 1, 2, 1], channels=[8, 16, 24, 40])
 MODEL = dict(
@@ -70,7 +71,7 @@ def shard(rank: int, folder: str) -> None:
     go_on(MIDDLE, STEPS, 'end')
     strategy.resume(f'{folder}/middle.pth')
     go_on(MIDDLE, STEPS, 'resumed')
-    dist.destroy_process_group()
+    leave_process_group()
 
 
 @pytest.fixture(scope='module')
