@@ -39,6 +39,7 @@ setup(
     long_description=Path('README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
+    entry_points=dict(console_scripts=['convnextv2 = convnextv2_mm.cli:main']),
     packages=find_packages(include=['convnextv2_mm', 'convnextv2_mm.*']),
     cmdclass=dict(build_py=BuildWithMIM),
     python_requires='>=3.10',

@@ -12,10 +12,9 @@ import warnings
 from html import escape
 from pathlib import Path
 
-from convnextv2_mm.engine.config.reading import read_config
+from convnextv2_mm.apis.inference import load_model
+from convnextv2_mm.apis.predictions import save_predictions
 from convnextv2_mm.engine.runner.resume import find_checkpoint
-
-from infer import predict
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK_DIR = Path('work_dirs/demo')
@@ -72,7 +71,7 @@ def draw(task: str, name: str) -> list[Path]:
     images = images[:: len(images) // NUM_PICTURES][:NUM_PICTURES]
     out = WORK_DIR / 'pictures' / name
     warnings.simplefilter('ignore')  # of the visualizers, about masks at the border
-    predict(read_config(CONFIGS[task]), checkpoint(name), images, out, 0.5, 'cpu')
+    save_predictions(load_model(CONFIGS[task], checkpoint(name)), images, out, score_thr=0.5)
     return [out / f'{Path(image).stem}.png' for image in images]
 
 

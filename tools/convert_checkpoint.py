@@ -9,16 +9,19 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from convnextv2_mm.checkpoints import (
-    FORMATS,
-    read_checkpoint,
-    select_task,
-    write_checkpoint,
-)
+from convnextv2_mm.apis.conversion import convert
+from convnextv2_mm.checkpoints import FORMATS
 from convnextv2_mm.errors import exit_on_user_error
 
 
-def parse_args() -> argparse.Namespace:
+def summarize(names: list[str]) -> str:
+    """``backbone.norm0.* (2), roi_head.* (8)``: long lists of names in short."""
+    beginnings = (re.match(r'backbone\.\w+\.|\w+\.?', name)[0] for name in names)
+    counts = Counter(beginnings)
+    return ', '.join(f'{n}* ({count})' if n[-1] == '.' else n for n, count in counts.items())
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         'source',
@@ -37,39 +40,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--prefix', help='which backbone to take from a SRC with several, such as "backbone."'
     )
-    return parser.parse_args()
-
-
-def convert(
-    source: str, destination: Path, to: str, task: str | None, prefix: str | None = None
-) -> None:
-    """Convert a checkpoint and print what was found."""
-    if destination.exists() and Path(source).exists() and destination.samefile(source):
-        raise ValueError(f'{destination} is the source: give another destination')
-    checkpoint = read_checkpoint(source, prefix)
-    print(f'found    {checkpoint.architecture}')
-    place = f', under {checkpoint.place}' if checkpoint.place else ''
-    print(f'layout   {checkpoint.layout}{place}')
-    if task:
-        select_task(checkpoint, task)
-    how_to_open = write_checkpoint(checkpoint, destination, to)
-    for names, reason in checkpoint.dropped:
-        print(f'dropped  {summarize(names)}: {reason}')
-    print(f'written  {destination}')
-    print(f'open it  {how_to_open}')
-
-
-def summarize(names: list[str]) -> str:
-    """``backbone.norm0.* (2), roi_head.* (8)``: long lists of names in short."""
-    beginnings = (re.match(r'backbone\.\w+\.|\w+\.?', name)[0] for name in names)
-    counts = Counter(beginnings)
-    return ', '.join(f'{n}* ({count})' if n[-1] == '.' else n for n, count in counts.items())
-
-
-def main() -> None:
-    args = parse_args()
+    args = parser.parse_args()
     with exit_on_user_error():
-        convert(args.source, args.destination, args.to, args.task, args.prefix)
+        found, how_to_open = convert(**vars(args))
+    print(f'found    {found.architecture}')
+    print(f'layout   {found.layout}{f", under {found.place}" if found.place else ""}')
+    for names, reason in found.dropped:
+        print(f'dropped  {summarize(names)}: {reason}')
+    print(f'written  {args.destination}')
+    print(f'open it  {how_to_open}')
 
 
 if __name__ == '__main__':

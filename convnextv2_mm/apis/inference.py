@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import FUNCTIONS, MODELS
+from mmengine.registry import DATASETS, FUNCTIONS, MODELS
 from torch import nn
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from ..checkpoints import read_backbone, read_state_dict
-from ..engine.config.reading import check_model
+from ..checkpoints.reading import inspect_file
+from ..engine.config.checks import check_num_classes, class_names, written_class_names
+from ..engine.config.datasets import find_datasets
+from ..engine.config.reading import check_model, read_config
 from ..models import ConvNeXtV2
 
 ANNOTATION_STEPS = ('LoadAnnotations', 'LoadPanopticAnnotations')
@@ -54,18 +60,71 @@ def check_weights(model: nn.Module, path: str, device: str = 'meta') -> dict[str
     return weights
 
 
-def load_model(config: Config, checkpoint: str, device: str) -> nn.Module:
+def build_model(config: Config, checkpoint: str, device: str = 'cpu') -> nn.Module:
     """Build the model of a config with the weights of a checkpoint, for evaluation.
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
         ValueError: If it is not one of the whole model.
     """
-    config.model.get('backbone', {}).pop('init_cfg', None)  # the checkpoint has all weights
-    weights = check_weights(check_model(config.model), checkpoint, 'cpu')
-    model = revert_sync_batchnorm(MODELS.build(config.model))
+    config = deepcopy(config.model)
+    config.get('backbone', {}).pop('init_cfg', None)  # the checkpoint has all weights
+    weights = check_weights(check_model(config), checkpoint, 'cpu')
+    model = revert_sync_batchnorm(MODELS.build(config))
     model.load_state_dict(weights, strict=False)
     return model.to(device).eval()
+
+
+def load_model(
+    config: str | Path | Config,
+    checkpoint: str,
+    device: str = 'cpu',
+    cfg_options: dict | None = None,
+) -> nn.Module:
+    """Load a trained model for :func:`predict`.
+
+    Args:
+        config: File, ``convnextv2_mm::FOLDER/NAME.py``, or config.
+        checkpoint: File, URL, or ``convnextv2://NAME``.
+        device: Where to put the model.
+        cfg_options: Changes of the config.
+
+    Returns:
+        The model, with its config as ``cfg``, and the names of its classes in ``dataset_meta``: of
+        the config's data set; if it has none, of the checkpoint; else their numbers.
+
+    Raises:
+        FileNotFoundError: If the config or the checkpoint does not exist.
+        ValueError: If they do not fit each other, or the config describes no test.
+    """
+    config = read_config(config, cfg_options)
+    image_reader(config)
+    model = build_model(config, checkpoint, device)
+    model.cfg, model.dataset_meta = config, find_meta(config, checkpoint, model)
+    return model
+
+
+@torch.no_grad()
+def predict(model: nn.Module, images: str | Path | Sequence[str | Path]) -> Iterator[Any]:
+    """Predict on images, one after the other.
+
+    Args:
+        model: From :func:`load_model`.
+        images: Image files, and folders with images in them.
+
+    Yields:
+        For each image the data sample of its task: ``pred_instances`` of a detector,
+        ``pred_sem_seg`` of a segmentor, ``pred_score`` and ``pred_label`` of a classifier,
+        ``reconstruction_loss`` and the reconstruction of FCMAE; ``img_path`` says of which.
+
+    Raises:
+        FileNotFoundError: If an image does not exist.
+        BadData: If one cannot be read.
+    """
+    paths = [images] if isinstance(images, str | Path) else images
+    read = image_reader(model.cfg)
+    for path in find_images([str(path) for path in paths]):
+        yield model.test_step(read(path))[0]
 
 
 def load_backbone(config: Config, checkpoint: str, device: str) -> ConvNeXtV2:
@@ -140,3 +199,50 @@ def image_reader(config: Config) -> Callable[[str], dict]:
         return collate([pipeline(dict(img_path=path, img_id=0))])
 
     return read
+
+
+def find_meta(config: Config, checkpoint: str, model: nn.Module) -> dict:
+    """Names and colours of the classes: of the config's test data, or else of the checkpoint.
+
+    Raises:
+        ValueError: If the model has another number of classes than the config names, and the
+            checkpoint names none.
+    """
+    dataset = find_datasets(config.test_dataloader)[0]
+    with DATASETS.switch_scope_and_registry(config.default_scope) as registry:
+        meta = registry.get(dataset.type).METAINFO | (dataset.get('metainfo') or {})
+    numbers = [getattr(part, 'num_classes', None) or 0 for part in model.modules()]
+    if not any(numbers):
+        return meta
+    saved = saved_meta(checkpoint)
+    trained, written = tuple(saved.get('classes') or ()), written_class_names(dataset)
+    try:
+        check_num_classes(model, config, ['test'])
+    except ValueError as error:
+        if not trained:
+            raise
+        print(f'warning: {error}; the names come from the checkpoint', file=sys.stderr)
+        return saved
+    if trained and written is None:
+        return saved
+    if trained and trained != written:
+        print(
+            f'warning: the checkpoint was trained on {shorten(trained)}, and the config names '
+            f'{shorten(written)}; the names come from the config',
+            file=sys.stderr,
+        )
+    numbered = tuple(map(str, range(max(numbers))))
+    return meta | dict(classes=written or class_names(dataset) or numbered)
+
+
+def saved_meta(checkpoint: str) -> dict:
+    """What the training data set said of itself, which MMEngine writes into a checkpoint."""
+    node = inspect_file(checkpoint)
+    for key in ('meta', 'dataset_meta'):
+        node = node.get(key) if isinstance(node, dict) else None
+    return node if isinstance(node, dict) else {}
+
+
+def shorten(names: Sequence[str]) -> str:
+    """The number of classes, and the first of their names."""
+    return f'{len(names)} classes ({", ".join(names[:3])}{", ..." * (len(names) > 3)})'

@@ -8,6 +8,7 @@ __all__ = ['check_opencv']
 HEADLESS = 'opencv-python-headless==4.12.0.88'  # as in requirements/headless.txt
 _PACKAGE = Path(__file__).parents[1]
 _TOOLS = (_PACKAGE.parent / 'tools', _PACKAGE / '.mim/tools')  # of a clone, of an installation
+_COMMANDS = ('convnextv2', 'convnextv2.exe')
 
 
 def check_opencv() -> None:
@@ -20,7 +21,7 @@ def check_opencv() -> None:
 
     Raises:
         ImportError: One sentence with the command that installs the build without windows.
-        SystemExit: The same with exit code 2, if one of ``tools/`` is being run.
+        SystemExit: The same with exit code 2, if one of our tools is being run.
     """
     try:
         from cv2 import imread  # noqa: F401  (uninstalling one build leaves an empty cv2 behind)
@@ -30,7 +31,14 @@ def check_opencv() -> None:
             f'pip install --force-reinstall --no-deps {HEADLESS}'
         )
         script = getattr(sys.modules['__main__'], '__file__', None)  # none in a session or -c
-        if script and any(Path(script).resolve().is_relative_to(path.resolve()) for path in _TOOLS):
+        if script and _is_ours(Path(script)):
             print(f'error: {sentence}', file=sys.stderr)
             sys.exit(2)
         raise ImportError(sentence) from None
+
+
+def _is_ours(script: Path) -> bool:
+    """Whether it is one of ``tools/``, the command ``convnextv2``, or ``python -m``."""
+    if script.name in _COMMANDS or script == _PACKAGE / '__main__.py':
+        return True
+    return any(script.resolve().is_relative_to(path.resolve()) for path in _TOOLS)

@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from convnextv2_mm import analysis
-from convnextv2_mm.apis.inference import image_reader, load_model
+from convnextv2_mm.apis.inference import build_model, image_reader
 from convnextv2_mm.datasets.shapes.drawing import write_shapes
 from convnextv2_mm.engine.config.reading import read_config
 from convnextv2_mm.models import FCMAE
@@ -121,7 +121,7 @@ PARTS = ('backbone', 'neck', 'head')
 
 def fcmae(pair, **options):
     config = read_config(str(pair[0]), options)
-    return load_model(config, str(pair[1]), 'cpu'), image_reader(config)
+    return build_model(config, str(pair[1]), 'cpu'), image_reader(config)
 
 
 def features_of(pair, image):

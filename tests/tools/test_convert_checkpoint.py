@@ -1,8 +1,6 @@
 """tools/convert_checkpoint.py from file to file, and what mistakes end in."""
 
 import hashlib
-import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +8,7 @@ import timm
 import torch
 import transformers
 from mmengine.registry import MODELS
+from run_tool import run_tool
 
 from convnextv2_mm.engine.config.reading import read_config
 
@@ -17,15 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def convert(*arguments: object) -> None:
-    path = ROOT / 'tools/convert_checkpoint.py'
-    spec = importlib.util.spec_from_file_location('tool_convert_checkpoint', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    before, sys.argv = sys.argv, [path.name, *map(str, arguments)]
-    try:
-        module.main()
-    finally:
-        sys.argv = before
+    run_tool('convert_checkpoint', *arguments)
 
 
 def randomize(model):

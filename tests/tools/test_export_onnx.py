@@ -1,8 +1,7 @@
 """tools/export_onnx.py: what it writes is what onnxruntime computes, at any batch and size."""
 
-import importlib.util
 import shutil
-import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +10,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
+from run_tool import run_tool
 from torch import nn
 
+from convnextv2_mm.apis import export
+from convnextv2_mm.apis.export import AdaptiveAveragePool
 from convnextv2_mm.engine.config.reading import read_config
 
 ROOT = Path(__file__).parents[2]
@@ -40,21 +42,7 @@ model = dict(
 """
 
 
-@pytest.fixture(scope='module')
-def tool():
-    path = ROOT / 'tools/export_onnx.py'
-    spec = importlib.util.spec_from_file_location('tool_export_onnx', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def run(tool, *arguments):
-    before, sys.argv = sys.argv, ['export_onnx.py', *map(str, arguments)]
-    try:
-        tool.main()
-    finally:
-        sys.argv = before
+run = partial(run_tool, 'export_onnx')
 
 
 def write_model(text, folder):
@@ -81,9 +69,9 @@ def same_as_network(path, network):
     return [output.name for output in session.get_outputs()]
 
 
-def test_classifier(tool, tmp_path, monkeypatch, capsys):
+def test_classifier(tmp_path, monkeypatch, capsys):
     config, checkpoint, model = write_model(CLASSIFIER, tmp_path)
-    run(tool, config, checkpoint, tmp_path / 'out.onnx')
+    run(config, checkpoint, tmp_path / 'out.onnx')
     printed = capsys.readouterr().out
     assert printed.count('largest relative difference') == 3 and 'out.onnx: logits' in printed
     assert same_as_network(tmp_path / 'out.onnx', lambda images: [model(images)]) == ['logits']
@@ -93,32 +81,32 @@ def test_classifier(tool, tmp_path, monkeypatch, capsys):
     # An export that is not of these weights is an error, and nothing is written.
     model.head.fc.bias.data += 1
     torch.save(dict(state_dict=model.state_dict()), checkpoint)
-    monkeypatch.setattr(tool, 'export', lambda *a: shutil.copy(tmp_path / 'out.onnx', a[-1]))
+    monkeypatch.setattr(export, 'export', lambda *a: shutil.copy(tmp_path / 'out.onnx', a[-1]))
     with pytest.raises(SystemExit):
-        run(tool, config, checkpoint, tmp_path / 'other.onnx')
+        run(config, checkpoint, tmp_path / 'other.onnx')
     assert 'error: onnxruntime differs by' in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
-def test_segmentor_and_its_backbone(tool, tmp_path):
+def test_segmentor_and_its_backbone(tmp_path):
     config, checkpoint, model = write_model(SEGMENTOR, tmp_path)
 
     def logits(images):
         metas = [dict(img_shape=images.shape[2:])]
         return [model.encode_decode(images, metas)]
 
-    run(tool, config, checkpoint, tmp_path / 'out.onnx')
+    run(config, checkpoint, tmp_path / 'out.onnx')
     assert same_as_network(tmp_path / 'out.onnx', logits) == ['logits']
-    run(tool, config, checkpoint, tmp_path / 'backbone.onnx', '--backbone')
+    run(config, checkpoint, tmp_path / 'backbone.onnx', '--backbone')
     names = same_as_network(tmp_path / 'backbone.onnx', model.backbone)
     assert names == ['stage1', 'stage2', 'stage3', 'stage4']
 
 
 @pytest.mark.parametrize('output_size', [1, 2, 3, 6, (2, 5)])
 @pytest.mark.parametrize('size', [(1, 2), (6, 6), (7, 16), (13, 5)])
-def test_pooling_is_that_of_pytorch(output_size, size, tool):
+def test_pooling_is_that_of_pytorch(output_size, size):
     x = torch.randn(2, 3, *size)
-    found = tool.AdaptiveAveragePool(output_size)(x)
+    found = AdaptiveAveragePool(output_size)(x)
     torch.testing.assert_close(found, F.adaptive_avg_pool2d(x, output_size))
 
 
@@ -130,11 +118,11 @@ def test_pooling_is_that_of_pytorch(output_size, size, tool):
         (['config.py', 'checkpoint.pth', 'no/out.onnx'], 'must be a .onnx file in a folder'),
     ],
 )
-def test_a_mistake_ends_in_one_sentence(arguments, message, tool, tmp_path, monkeypatch, capsys):
+def test_a_mistake_ends_in_one_sentence(arguments, message, tmp_path, monkeypatch, capsys):
     write_model(CLASSIFIER, tmp_path)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as end:
-        run(tool, *arguments)
+        run(*arguments)
     assert end.value.code == 2
     error = capsys.readouterr().err
     assert message in error and error.count('\n') == 1
@@ -147,11 +135,11 @@ def test_a_mistake_ends_in_one_sentence(arguments, message, tool, tmp_path, monk
         ('fcmae_convnextv2-a_shapes', ['--backbone'], 'FCMAE has a sparse encoder'),
     ],
 )
-def test_other_models_are_refused(config, options, message, tool, tmp_path, capsys):
+def test_other_models_are_refused(config, options, message, tmp_path, capsys):
     config = ROOT / f'configs/demo/{config}.py'
     model = read_config(str(config)).model
     model.backbone.pop('init_cfg', None)
     torch.save(dict(state_dict=MODELS.build(model).state_dict()), tmp_path / 'checkpoint.pth')
     with pytest.raises(SystemExit):
-        run(tool, config, tmp_path / 'checkpoint.pth', tmp_path / 'out.onnx', *options)
+        run(config, tmp_path / 'checkpoint.pth', tmp_path / 'out.onnx', *options)
     assert message in capsys.readouterr().err

@@ -1,16 +1,17 @@
 """Where tools/infer.py writes to, and --show."""
 
-import importlib.util
 import json
 import re
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.registry import MODELS
 from PIL import Image
+from run_tool import run_tool
 
+from convnextv2_mm.apis import predictions
 from convnextv2_mm.datasets.shapes.drawing import draw
 from convnextv2_mm.engine.config.reading import read_config
 
@@ -19,18 +20,8 @@ CONFIG = ROOT / 'configs/demo/fcmae_convnextv2-a_shapes.py'
 
 
 @pytest.fixture
-def infer(monkeypatch):
-    """The tool as a module, and what runs it."""
-    spec = importlib.util.spec_from_file_location('tool_infer', ROOT / 'tools/infer.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, 'argv', ['infer.py', *map(str, arguments)])
-        module.main()
-
-    run.module = module
-    return run
+def infer():
+    return partial(run_tool, 'infer')
 
 
 @pytest.fixture(scope='module')
@@ -72,7 +63,7 @@ def test_images_are_not_replaced(infer, checkpoint, images, capsys):
 
 
 def test_show_without_a_display_says_so(infer, checkpoint, images, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(infer.module, 'open_window', lambda: None)
+    monkeypatch.setattr(predictions, 'open_window', lambda: None)
     infer(CONFIG, checkpoint, images[0], '--out', tmp_path / 'out', '--show')
     assert 'no display: --show opens no window' in capsys.readouterr().err
     assert (tmp_path / 'out' / '1.png').is_file()
@@ -85,7 +76,7 @@ def test_show_opens_a_window(infer, checkpoint, images, tmp_path, monkeypatch):
         def show(self, picture, win_name):
             shown.append((picture.shape, win_name))
 
-    monkeypatch.setattr(infer.module, 'open_window', Window)
+    monkeypatch.setattr(predictions, 'open_window', Window)
     infer(CONFIG, checkpoint, *images, '--out', tmp_path / 'out', '--show')
     assert shown == [((64, 192, 3), str(image)) for image in images]
 

@@ -1,9 +1,7 @@
 """train, test and infer, run for real on a few drawings; and what a user's mistake ends in."""
 
-import importlib.util
 import json
 import pickle
-import sys
 from pathlib import Path
 
 import cv2
@@ -14,6 +12,7 @@ from mmpretrain.datasets import ImageNet
 from mmpretrain.visualization import UniversalVisualizer
 from mmseg.visualization import SegLocalVisualizer
 from real_formats import write_real_formats
+from run_tool import run_tool
 
 from convnextv2_mm.datasets.shapes.drawing import CLASSES, draw, write_shapes
 from convnextv2_mm.engine.config.reading import check_model, read_config
@@ -74,14 +73,7 @@ def run(tool: str, *arguments: object) -> None:
     """Run ``tools/TOOL.py`` in this process, as if it were a new one."""
     for visualizer in (DetLocalVisualizer, SegLocalVisualizer, UniversalVisualizer):
         visualizer._instance_dict.clear()  # or they go on writing where the run before did
-    spec = importlib.util.spec_from_file_location(f'tool_{tool}', ROOT / 'tools' / f'{tool}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    before, sys.argv = sys.argv, [f'{tool}.py', *map(str, arguments)]
-    try:
-        module.main()
-    finally:
-        sys.argv = before
+    run_tool(tool, *arguments)
 
 
 def logged(work_dir: Path, key: str) -> list[float]:

@@ -1,15 +1,14 @@
 """tools/train.py with FSDP on two processes, for real on a few drawings."""
 
-import importlib.util
 import json
 import os
 import socket
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
+from run_tool import run_tool
 from torch import distributed as dist
 
 from convnextv2_mm.checkpoints import read_checkpoint
@@ -20,11 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 def train(*arguments: object) -> None:
     """Run ``tools/train.py`` in this process."""
-    sys.argv = ['train.py', *map(str, arguments)]
-    spec = importlib.util.spec_from_file_location('train', ROOT / 'tools' / 'train.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.main()
+    run_tool('train', *arguments)
 
 
 def write_config(folder: Path, name: str, options: dict) -> Path:

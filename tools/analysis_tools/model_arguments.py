@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convnextv2_mm.analysis import FEATURES
-from convnextv2_mm.apis.inference import image_reader, load_backbone, load_model
+from convnextv2_mm.apis.inference import build_model, image_reader, load_backbone
 from convnextv2_mm.cli import add_cfg_options, device_name
 from convnextv2_mm.engine.config.reading import read_config
 from convnextv2_mm.errors import USER_ERRORS, exit_on_user_error
@@ -100,7 +100,7 @@ def load_fcmae(args: argparse.Namespace) -> tuple[FCMAE, Config, Callable[[str],
     if not isinstance(kind, type) or not issubclass(kind, FCMAE):
         raise ValueError(f'config {args.config} is of {config.model.type}, it must be of FCMAE')
     read = image_reader(config)
-    model = load_model(config, args.checkpoint, args.device)
+    model = build_model(config, args.checkpoint, args.device)
 
     @torch.no_grad()
     def reconstruct(image: str) -> BaseDataElement:

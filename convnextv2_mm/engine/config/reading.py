@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -25,26 +26,32 @@ RUN_WHEN_READ = ('.pkl', '.pickle', '.yaml', '.yml')  # by MMEngine
 
 
 def read_config(
-    path: str | Path, options: dict | None = None, work_dir: str | None = None
+    config: str | Path | Config, options: dict | None = None, work_dir: str | None = None
 ) -> Config:
-    """Read a config, apply ``--cfg-options`` and ``--work-dir``, and fit it to this machine.
+    """The config of a run, with its options, fitted to this machine.
 
     Without a GPU, mixed precision is switched off.
+
+    Args:
+        config: As for :func:`parse_config`; or a config, which is copied and stays as it is.
+        options: What ``--cfg-options`` changes.
+        work_dir: Takes the place of the config's; else ``work_dirs/NAME``, by the file's name.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is not the config of a run, as for :func:`parse_config`, or an evaluator
             reads a pickle or YAML.
     """
-    config = parse_config(path)
+    name = (config.filename or 'config') if isinstance(config, Config) else str(config)
+    config = deepcopy(config) if isinstance(config, Config) else parse_config(config)
     for key in ('model', 'default_scope'):
         if key not in config:
-            raise ValueError(f'config {path} has no {key!r}: it is not the config of a run')
+            raise ValueError(f'config {name} has no {key!r}: it is not the config of a run')
     check_options(config, options or {})
     config.merge_from_dict(options or {})
     for key in ('val_evaluator', 'test_evaluator'):
         _refuse_what_runs(config.get(key), key)
-    config.work_dir = work_dir or config.get('work_dir') or f'work_dirs/{Path(path).stem}'
+    config.work_dir = work_dir or config.get('work_dir') or f'work_dirs/{Path(name).stem}'
     wrapper = config.get('optim_wrapper', {})
     if wrapper.get('type') == 'AmpOptimWrapper' and not torch.cuda.is_available():
         print('no GPU: training in float32 instead of mixed precision', file=sys.stderr)
@@ -59,11 +66,15 @@ def read_config(
 def parse_config(path: str | Path) -> Config:
     """Read a config file and its bases.
 
+    Args:
+        path: A file, or ``convnextv2_mm::FOLDER/NAME.py`` for one of ours, wherever it lies.
+
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If one of them is YAML, in which a tag runs what it names, is its own base, or
             is written with ``read_base``.
     """
+    path = find_config(path)
     if not Path(path).is_file():
         raise FileNotFoundError(f'config {path} does not exist')
     try:
@@ -72,6 +83,23 @@ def parse_config(path: str | Path) -> Config:
             return Config.fromfile(path)
     except RuntimeError as error:  # of MMEngine's parser
         raise ValueError(f'config {path} cannot be read: {error}') from error
+
+
+def find_config(path: str | Path) -> str:
+    """The file behind ``PACKAGE::NAME``; a path stays as it is.
+
+    Raises:
+        FileNotFoundError: If the package has no such config.
+        ModuleNotFoundError: If the package is not installed.
+    """
+    if '::' not in str(path):
+        return str(path)
+    try:
+        return Config._get_cfg_path(str(path), '')[0]
+    except (FileNotFoundError, ValueError) as error:
+        raise FileNotFoundError(
+            f'config {path} does not exist: it must be PACKAGE::FOLDER/NAME.py'
+        ) from error
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from torch import distributed, nn
 
-from convnextv2_mm.apis.inference import check_weights, load_model
+from convnextv2_mm.apis.inference import build_model, check_weights
 from convnextv2_mm.engine.config.datasets import find_datasets
 from convnextv2_mm.engine.config.reading import (
     check_data,
@@ -183,7 +183,7 @@ def test_weights_are_read_once_and_not_at_all_to_check_them(tmp_path, monkeypatc
     monkeypatch.setattr('torch.load', counting)
     assert all(value.is_meta for value in check_weights(check_model(MODEL), path).values())
     assert reads == ['meta']
-    model = load_model(Config(dict(model=MODEL)), path, 'cpu')
+    model = build_model(Config(dict(model=MODEL)), path)
     assert reads == ['meta', 'cpu']
     assert all(torch.equal(saved[name], value) for name, value in model.state_dict().items())
 

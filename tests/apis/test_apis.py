@@ -1,0 +1,82 @@
+"""Training, testing and predicting from Python: what comes back, and what is left as it was."""
+
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from convnextv2_mm.apis.conversion import convert
+from convnextv2_mm.apis.inference import load_model, predict
+from convnextv2_mm.apis.test import test as evaluate
+from convnextv2_mm.apis.train import train
+from convnextv2_mm.datasets.shapes.drawing import write_shapes
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope='module')
+def shapes(tmp_path_factory):
+    root = tmp_path_factory.mktemp('data') / 'shapes'
+    write_shapes(root, num_train=4, num_val=2, size=64, seed=0)
+    return root
+
+
+@pytest.fixture
+def config(shapes, tmp_path):
+    """Pre-training of two steps on the drawings."""
+    config = Config.fromfile(ROOT / 'configs/demo/fcmae_convnextv2-a_shapes.py')
+    for split in ('train', 'val', 'test'):
+        loader = config[f'{split}_dataloader']
+        loader.update(num_workers=0, persistent_workers=False, batch_size=2)
+        loader.dataset.update(make=None, data_root=str(shapes))
+    config.train_dataloader.dataset.pipeline[1].scale = 64
+    config.train_cfg.max_epochs = 1
+    config.work_dir = str(tmp_path / 'run')
+    return config
+
+
+def test_train_test_and_predict(config, shapes, tmp_path):
+    before = deepcopy(config.to_dict())
+    runner = train(config)
+    assert runner.iter == 2
+    checkpoint = str(tmp_path / 'run/epoch_1.pth')
+    metrics = evaluate(config, checkpoint)
+    assert 0 < metrics['fcmae/loss'] < 10
+    model = load_model(config, checkpoint)
+    images = sorted((shapes / 'images/val').rglob('*.jpg'))
+    found = list(predict(model, shapes / 'images/val'))
+    assert [Path(sample.img_path) for sample in found] == images
+    assert all(sample.reconstruction_loss > 0 for sample in found)
+    assert config.to_dict() == before
+
+
+def test_mistakes_raise(config, tmp_path):
+    """No function of the apis ends the program."""
+    with pytest.raises(FileNotFoundError, match='config nothing.py does not exist'):
+        train('nothing.py')
+    with pytest.raises(FileNotFoundError, match='config convnextv2_mm::nothing.py does not exist'):
+        train('convnextv2_mm::nothing.py')
+    with pytest.raises(FileNotFoundError, match='checkpoint nothing.pth does not exist'):
+        evaluate(config, 'nothing.pth')
+    with pytest.raises(FileNotFoundError, match='checkpoint nothing.pth does not exist'):
+        load_model(config, 'nothing.pth')
+    with pytest.raises(FileNotFoundError, match='nothing.pth does not exist'):
+        convert('nothing.pth', tmp_path / 'out.pth')
+
+
+def test_convert_says_what_it_found(tmp_path):
+    model = load_backbone_weights(tmp_path)
+    found, how_to_open = convert(model, tmp_path / 'timm.pth', to='timm')
+    assert found.architecture.size == 'atto'
+    assert 'timm.create_model' in how_to_open
+
+
+def load_backbone_weights(folder):
+    """A checkpoint of our backbone."""
+    from convnextv2_mm.models import ConvNeXtV2
+
+    weights = {f'backbone.{k}': v for k, v in ConvNeXtV2('atto').state_dict().items()}
+    torch.save(dict(state_dict=weights), folder / 'ours.pth')
+    return str(folder / 'ours.pth')
