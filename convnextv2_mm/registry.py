@@ -7,7 +7,13 @@ MODELS = Registry(
     'model',
     parent=registry.MODELS,
     scope='convnextv2_mm',
-    locations=['convnextv2_mm.models'],
+    locations=['convnextv2_mm.models', 'convnextv2_mm.checkpoints'],
+)
+WEIGHT_INITIALIZERS = Registry(
+    'weight initializer',
+    parent=registry.WEIGHT_INITIALIZERS,
+    scope='convnextv2_mm',
+    locations=['convnextv2_mm.checkpoints.pretrained'],
 )
 DATASETS = Registry(
     'dataset',

@@ -19,6 +19,7 @@ from ..engine.config.coco import check_tta
 from ..engine.config.ignore_index import check_ignore_index
 from ..engine.config.keys import check_keys
 from ..engine.config.reading import check_model, read_config
+from ..patches import safe_loading
 from .inference import check_weights
 
 
@@ -68,6 +69,7 @@ def build_runner(
         ValueError: If something in the config cannot be used, or the checkpoint does not fit it.
         BadData: If the first sample cannot be used.
     """
+    safe_loading()
     name = config.filename if isinstance(config, Config) else config
     config = read_config(config, cfg_options, work_dir)
     config.launcher = launcher

@@ -34,6 +34,7 @@ from ..engine.runner.resume import (
     make_resumable,
 )
 from ..engine.runner.work_dir import lock_work_dir
+from ..patches import safe_loading
 from ..utils.distributed import init_cpu_process_group
 
 BFLOAT16 = {
@@ -93,6 +94,7 @@ def build_runner(
         ValueError: If something in the config cannot be used.
         BadData: If the first sample cannot be used.
     """
+    safe_loading()
     name = config.filename if isinstance(config, Config) else config
     config = read_config(config, {**(cfg_options or {}), **(BFLOAT16 if amp else {})}, work_dir)
     config.launcher = launcher

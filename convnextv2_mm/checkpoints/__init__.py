@@ -1,6 +1,6 @@
 """Weights in the layouts of other libraries, in and out.
 
-Importing it makes ``Pretrained`` and ``convnextv2://`` read them; see :mod:`.pretrained`.
+Importing it lets MMEngine's ``load_from`` read ``convnextv2://NAME``; see :mod:`.pretrained`.
 """
 
 from .architecture import Architecture

@@ -7,11 +7,10 @@ from dataclasses import replace
 
 from mmengine.logging import print_log
 from mmengine.model import PretrainedInit, update_init_info
-from mmengine.registry import WEIGHT_INITIALIZERS
 from mmengine.runner.checkpoint import CheckpointLoader, load_state_dict
-from torch import nn
 
 from ..models import ConvNeXtV2
+from ..registry import WEIGHT_INITIALIZERS
 from .architecture import infer_architecture
 from .checkpoint import read_checkpoint
 from .model_zoo import SCHEME
@@ -19,11 +18,9 @@ from .naming import Weights
 from .reading import find_state_dict, read_file
 
 
-@WEIGHT_INITIALIZERS.register_module(name='Pretrained', force=True)
+@WEIGHT_INITIALIZERS.register_module(name='Pretrained')
 class ConvNeXtPretrainedInit(PretrainedInit):
-    """MMEngine's ``Pretrained``, which for a :class:`ConvNeXtV2` reads files of any layout.
-
-    Other modules are left to MMEngine.
+    """``Pretrained`` of a :class:`~convnextv2_mm.models.ConvNeXtV2`: reads files of any layout.
 
     Args:
         checkpoint: File, folder, URL, or ``convnextv2://NAME``.
@@ -31,10 +28,7 @@ class ConvNeXtPretrainedInit(PretrainedInit):
         map_location: As of MMEngine.
     """
 
-    def __call__(self, module: nn.Module) -> None:
-        if not isinstance(module, ConvNeXtV2):
-            super().__call__(module)
-            return
+    def __call__(self, module: ConvNeXtV2) -> None:
         weights = read_backbone(module, self.checkpoint, self.prefix)
         load_state_dict(module, weights, strict=False, logger='current')
         if hasattr(module, '_params_init_info'):

@@ -1,8 +1,8 @@
 """Reading checkpoint files without running anything that is in them.
 
 PyTorch files are read with ``weights_only=True``: only the types named here and PyTorch's own are
-built. Safetensors files hold nothing but tensors. MMEngine reads with this too, from the import of
-the package on: ``Pretrained``, ``load_from`` and ``resume`` of any model.
+built. Safetensors files hold nothing but tensors. MMEngine reads with this too after
+:func:`convnextv2_mm.patches.safe_loading`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import (
-    CheckpointLoader,
     get_external_models,
     get_torchvision_models,
 )
@@ -251,9 +250,9 @@ def _first_import(path: Path) -> str | None:
 # What MMEngine reads itself, so that none is left to it: '' is a file.
 _OTHER_SCHEMES = ('', 'http://', 'https://', 'mmcls://', 'pavi://')
 _OTHER_SCHEMES += (r'(\S+\:)?s3://', r'(\S+\:)?petrel://')
+SCHEMES = [*_ZOOS, *_OTHER_SCHEMES]  # of MMEngine's checkpoint loader
 
 
-@CheckpointLoader.register_scheme([*_ZOOS, *_OTHER_SCHEMES], force=True)
 def load_from_anywhere(filename: str, map_location: Any = None) -> Any:
     """Read a checkpoint for MMEngine, whose own loaders run a pickle that they cannot read safely.
 

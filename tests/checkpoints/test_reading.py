@@ -25,6 +25,9 @@ from safetensors.torch import save_file
 
 from convnextv2_mm.checkpoints import read_state_dict, reading
 from convnextv2_mm.checkpoints.reading import inspect_file, read_file
+from convnextv2_mm.patches import safe_loading
+
+safe_loading()
 
 
 class Payload:

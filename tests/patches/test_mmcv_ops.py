@@ -5,7 +5,7 @@ import importlib.util
 import math
 import subprocess
 import sys
-import types
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
@@ -14,15 +14,17 @@ import torch.nn.functional as F
 from torch.autograd import gradcheck
 
 from convnextv2_mm.patches import mmcv_ops
-from convnextv2_mm.patches.mmcv_ops import provide_mmcv_ops
+from convnextv2_mm.patches.mmcv_ops import nms, provide_mmcv_ops, roi_align
 
-STANDS_IN = provide_mmcv_ops()
+provide_mmcv_ops()
 
 import mmcv.ops  # noqa: E402
 from mmcv.utils.ext_loader import check_ops_exist  # noqa: E402
 
-needs_stand_in = pytest.mark.skipif(not STANDS_IN, reason='mmcv has compiled operators')
 EXT = sys.modules['mmcv._ext']
+needs_stand_in = pytest.mark.skipif(
+    EXT.__file__ != mmcv_ops.__file__, reason='mmcv has compiled operators'
+)
 # Half types: the result of fp32 on the same inputs, rounded once, so half a unit in the last place.
 HALF_TOLERANCE = {torch.float16: 2**-11, torch.bfloat16: 2**-8}
 
@@ -120,8 +122,7 @@ def _soft_nms_loops(boxes, scores, iou_threshold, sigma, min_score, method, offs
     'boxes, scores', [('anywhere', 'distinct'), ('anywhere', 'equal'), ('whole pixels', 'equal')]
 )
 def test_soft_nms(monkeypatch, boxes, scores, method, offset, min_score, table):
-    if STANDS_IN:
-        monkeypatch.setattr(mmcv_ops, '_TABLE_ELEMENTS', table)
+    monkeypatch.setattr(nms, '_TABLE_ELEMENTS', table)
     boxes, scores = _boxes(boxes), _scores(scores)
     options = dict(iou_threshold=0.3, sigma=0.5, min_score=min_score, method=method, offset=offset)
     expected, order = _soft_nms_loops(boxes.tolist(), scores.tolist(), **options)
@@ -237,8 +238,7 @@ ROIS = torch.tensor(
 @pytest.mark.parametrize('sampling_ratio', [0, 2])
 @pytest.mark.parametrize('pool_mode', ['avg', 'max'])
 def test_roi_align(monkeypatch, pool_mode, sampling_ratio, aligned):
-    if STANDS_IN:
-        monkeypatch.setattr(mmcv_ops, '_POINT_ELEMENTS', 100)  # in parts of a few RoIs
+    monkeypatch.setattr(roi_align, '_POINT_ELEMENTS', 100)  # in parts of a few RoIs
     image = _randn(2, 3, 7, 9)
     layer = mmcv.ops.RoIAlign((3, 2), 0.5, sampling_ratio, pool_mode, aligned)
     arguments = ((3, 2), 0.5, sampling_ratio, pool_mode, aligned)
@@ -460,35 +460,51 @@ def test_mmcv_and_mmengine_find_the_operators():
     assert mmcv._ext is importlib.import_module('mmcv._ext') is EXT
 
 
-@needs_stand_in
 def test_a_second_call_changes_nothing():
-    assert provide_mmcv_ops() is True
-    assert sys.modules['mmcv._ext'] is EXT
+    before = list(sys.meta_path)
+    provide_mmcv_ops()
+    assert sys.meta_path == before
 
 
-def test_compiled_operators_are_left_alone(monkeypatch):
-    compiled = types.ModuleType('mmcv._ext')
-    monkeypatch.setitem(sys.modules, 'mmcv._ext', compiled)
-    assert provide_mmcv_ops() is False
-    assert sys.modules['mmcv._ext'] is compiled
+@pytest.fixture
+def compiled(tmp_path, monkeypatch):
+    """What finds and loads ``mmcv._ext`` where a file of that name is beside mmcv."""
+    monkeypatch.setattr(mmcv, '__path__', [str(tmp_path), *mmcv.__path__])
+    monkeypatch.delitem(sys.modules, 'mmcv._ext')
+    monkeypatch.delattr(mmcv, '_ext')
+    return tmp_path
 
 
-def test_compiled_operators_that_do_not_load_are_replaced_aloud(monkeypatch):
-    def fail(name):
-        raise ImportError('undefined symbol: _ZN2at')
-
-    monkeypatch.setitem(sys.modules, 'mmcv._ext', EXT)
-    monkeypatch.setattr(mmcv, '_ext', EXT)
-    monkeypatch.setattr(importlib, 'import_module', fail)
-    with pytest.warns(UserWarning, match='undefined symbol'):
-        assert provide_mmcv_ops() is True
-    assert sys.modules['mmcv._ext'] is mmcv._ext is not EXT
+def test_compiled_operators_are_left_alone(compiled):
+    (compiled / '_ext.py').write_text('nms = 1')
+    ext = importlib.import_module('mmcv._ext')
+    assert (ext.nms, ext.__file__) == (1, str(compiled / '_ext.py'))
+    assert importlib.util.find_spec('mmcv._ext').origin == str(compiled / '_ext.py')
 
 
-def test_without_mmcv_it_is_an_import_error(monkeypatch):
-    monkeypatch.setitem(sys.modules, 'mmcv', None)
-    with pytest.raises(ImportError):
-        provide_mmcv_ops()
+def test_compiled_operators_that_do_not_load_are_replaced_aloud(compiled):
+    (compiled / f'_ext{EXTENSION_SUFFIXES[0]}').write_bytes(b'no library')
+    with pytest.warns(UserWarning, match='compiled operators do not load .*file too short'):
+        ext = importlib.import_module('mmcv._ext')
+    assert ext.__file__ == mmcv_ops.__file__
+    assert ext.nms is nms.nms
+
+
+def test_mmdet_may_have_failed_before():
+    """Whoever forgot us meets mmdet's error, and can go on after importing us."""
+    code = (
+        'try:\n    import mmdet.models\n'
+        "except ImportError as error:\n    assert 'mmcv._ext' in str(error)\n"
+        'import convnextv2_mm, torch, mmdet.models, mmcv.ops\n'
+        'box = torch.tensor([[0.0, 0, 4, 4]])\n'
+        'print(len(mmcv.ops.nms(torch.cat([box, box]), torch.ones(2), 0.5)[1]))\n'
+    )
+    root = Path(__file__).parents[2]
+    result = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', code], cwd=root, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split()[-1] == '1'
 
 
 def test_a_fresh_process_imports_mmdet_and_mmseg_and_logs_its_environment():

@@ -12,8 +12,7 @@ import os.path as osp
 from mmengine.dist import barrier, is_main_process
 from mmengine.utils import track_iter_progress
 
-from convnextv2_mm.registry import DATASETS
-
+from ...registry import DATASETS
 from ..checked_datasets import BaseSegDataset, CocoDataset, CustomDataset
 from .drawing import (
     CLASSES,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, PretrainedInit
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -15,7 +15,7 @@ from ...ops import (
 )
 from ...ops.backends import check_backend
 from ...ops.patch_layout import patch_grid
-from ...registry import MODELS
+from ...registry import MODELS, WEIGHT_INITIALIZERS
 from ..layers.block import ConvNeXtV2Block, LayerNorm, PatchConv, init_weights_
 from ..layers.feature_norms import PAPER_GRN, is_paper_grn
 
@@ -147,6 +147,23 @@ class ConvNeXtV2(BaseModule):
                     f'arch {name}={values} is not allowed: give four positive integers'
                 )
         return list(depths), list(channels)
+
+    def init_weights(self) -> None:
+        """Initialise as ``init_cfg`` says; a ``Pretrained`` file may be of any library.
+
+        MMEngine's own ``Pretrained`` would take the names of the file as they are.
+        """
+        given = self.init_cfg
+        configs = given if isinstance(given, list) else [given]
+        files = [c for c in configs if c and c['type'] in ('Pretrained', PretrainedInit)]
+        if self.is_init or not files:
+            super().init_weights()
+            return
+        self.init_cfg = [c for c in configs if c not in files]
+        super().init_weights()
+        self.init_cfg = given
+        for file in files:
+            WEIGHT_INITIALIZERS.build({**file, 'type': 'convnextv2_mm.Pretrained'})(self)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Extract features.
