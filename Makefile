@@ -1,17 +1,31 @@
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --no-cache-dir
+# Each process of pytest computes on one core.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: demo test lint install kill-test docs docs-linkcheck docs-pictures
+.PHONY: demo check test lint types install matrix kill-test docs docs-linkcheck docs-pictures
 
 demo: install
 	$(BIN)/python examples/demo.py
 
-test: lint
-	$(BIN)/python -m pytest
+check: lint types
+	$(PYTEST) -m 'not slow and not long' --ignore tests/tools --ignore tests/journeys --ignore tests/benchmarks
+
+test: lint types
+	$(PYTEST)
 
 lint: install
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+
+types: install
+	$(BIN)/mypy
+
+# Not in CI: an hour and more. make matrix NOX='-s tests-3.13'
+matrix: install
+	$(PIP) nox
+	$(BIN)/nox $(NOX)
 
 docs: .venv/docs-installed
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going docs build/docs
@@ -29,13 +43,13 @@ kill-test: install
 
 install: .venv/installed
 
-.venv/installed: setup.py $(wildcard requirements/*.txt)
+.venv/installed: setup.py pyproject.toml $(wildcard requirements/*.txt)
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -r requirements/tests.txt
-	$(BIN)/python -m pip install --quiet --force-reinstall --no-deps -r requirements/headless.txt
-	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	$(PIP) -r requirements/tests.txt
+	$(PIP) --force-reinstall --no-deps -r requirements/headless.txt
+	$(PIP) --no-deps --editable .
 	touch $@
 
 .venv/docs-installed: .venv/installed requirements/docs.txt
-	$(BIN)/python -m pip install --quiet -r requirements/docs.txt
+	$(PIP) -r requirements/docs.txt
 	touch $@

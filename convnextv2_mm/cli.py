@@ -11,9 +11,9 @@ import ast
 import difflib
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from mmengine.config import DictAction
 
@@ -71,8 +71,9 @@ def describe() -> str:
     """The commands, each with the first sentence of its script."""
     lines = ['usage: convnextv2 COMMAND ARGUMENTS; convnextv2 COMMAND --help tells them', '']
     for command, script in TOOLS.items():
-        text = ast.get_docstring(ast.parse((tools_folder() / script).read_text(encoding='utf-8')))
-        lines.append(f'  {command:18}{" ".join(text.split(chr(10) * 2)[0].split())}')
+        text = (tools_folder() / script).read_text(encoding='utf-8')
+        summary, *_ = (ast.get_docstring(ast.parse(text)) or '').split('\n\n')
+        lines.append(f'  {command:18}{" ".join(summary.split())}')
     return '\n'.join(lines)
 
 
@@ -83,7 +84,7 @@ class _OptionsAction(DictAction):
         self,
         parser: argparse.ArgumentParser,
         namespace: argparse.Namespace,
-        values: Sequence[str],
+        values: Any,
         option_string: str | None = None,
     ) -> None:
         for value in values:
@@ -132,7 +133,7 @@ class _LocalRankAction(argparse.Action):
         self,
         parser: argparse.ArgumentParser,
         namespace: argparse.Namespace,
-        values: int,
+        values: Any,
         option_string: str | None = None,
     ) -> None:
         os.environ.setdefault('LOCAL_RANK', str(values))

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config, ConfigDict
 
+from convnextv2_mm.cli import TOOLS
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / 'README.md', *ROOT.glob('docs/*.md'), *ROOT.glob('configs/**/*.md')])
-COMMAND = re.compile(r'(?:python |bash )?(tools/[\w/]+\.(?:py|sh))\b(.*)')
+COMMAND = re.compile(r'(?:python |bash )?(tools/[\w/]+\.(?:py|sh)|convnextv2 [\w-]+)\b(.*)')
 # Where a launcher has the arguments of the tool that it starts
 LAUNCHERS = {
     'tools/dist_train.sh': ('tools/train.py', [0], 2),
@@ -32,7 +34,10 @@ def commands(text: str) -> list[str]:
     for line in lines:
         match = COMMAND.match(re.sub(r'\s+#\s.*', '', line.strip()).removeprefix('$ '))
         if match and match[2].strip():
-            found.append(' '.join([match[1], *match[2].split()]))
+            tool = match[1]
+            if tool.startswith('convnextv2 '):
+                tool = f'tools/{TOOLS[tool.split()[1]]}'
+            found.append(' '.join([tool, *match[2].split()]))
     return found
 
 

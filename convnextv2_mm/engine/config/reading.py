@@ -221,6 +221,6 @@ def check_data(dataloader: ConfigDict) -> None:
         for path in (root, root / (part.get('ann_file') or ''), *(root / f for f in folders)):
             if not path.exists():
                 raise FileNotFoundError(
-                    f'data set not found: {path} does not exist; README.md says where {part.type} '
-                    f'is expected'
+                    f'data set not found: {path} does not exist; docs/get_started.md says where '
+                    f'{part.type} is expected'
                 )
