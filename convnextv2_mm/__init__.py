@@ -26,10 +26,15 @@ if 'mmengine.runner.checkpoint' in sys.modules:
     from . import checkpoints  # noqa: F401  # its loader learns convnextv2://
 
 if TYPE_CHECKING:  # for editors and type checkers
+    from .apis.browse import browse_dataset
     from .apis.conversion import convert
+    from .apis.dataset_check import check_dataset
     from .apis.export import export_onnx
+    from .apis.flops import count_flops
     from .apis.inference import load_backbone, load_model, predict
+    from .apis.knn import evaluate_knn
     from .apis.predictions import save_predictions
+    from .apis.sweep import sweep
     from .apis.test import test
     from .apis.train import train
     from .checkpoints import MODEL_ZOO, fetch, read_checkpoint, write_checkpoint
@@ -45,19 +50,28 @@ _PUBLIC = {
     'apis.predictions': ['save_predictions'],
     'apis.export': ['export_onnx'],
     'apis.conversion': ['convert'],
+    'apis.dataset_check': ['check_dataset'],
+    'apis.browse': ['browse_dataset'],
+    'apis.sweep': ['sweep'],
+    'apis.flops': ['count_flops'],
+    'apis.knn': ['evaluate_knn'],
     'patches': ['safe_loading'],
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}
 
 __all__ = [
-    'FCMAE',
-    'MODEL_ZOO',
     'ConvNeXtV2',
+    'FCMAE',
     'FCMAEDecoder',
     'FCMAEHead',
+    'MODEL_ZOO',
     'SparseConvNeXtV2',
     '__version__',
+    'browse_dataset',
+    'check_dataset',
     'convert',
+    'count_flops',
+    'evaluate_knn',
     'export_onnx',
     'fetch',
     'load_backbone',
@@ -66,6 +80,7 @@ __all__ = [
     'read_checkpoint',
     'safe_loading',
     'save_predictions',
+    'sweep',
     'test',
     'train',
     'write_checkpoint',

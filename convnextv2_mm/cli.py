@@ -11,11 +11,12 @@ import ast
 import difflib
 import os
 import sys
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from mmengine.config import DictAction
+
+from .utils.installation import tools_folder
 
 TOOLS = {
     'train': 'train.py',
@@ -60,13 +61,6 @@ def main() -> None:
     exec(compile(script.read_text(encoding='utf-8'), script, 'exec'), module.__dict__)
 
 
-def tools_folder() -> Path:
-    """Where the tools lie: in an installation beside the package, in a clone above it."""
-    package = Path(__file__).resolve().parent
-    installed = package / '.mim/tools'
-    return installed if installed.is_dir() else package.parent / 'tools'
-
-
 def describe() -> str:
     """The commands, each with the first sentence of its script."""
     lines = ['usage: convnextv2 COMMAND ARGUMENTS; convnextv2 COMMAND --help tells them', '']
@@ -92,6 +86,25 @@ class _OptionsAction(DictAction):
                 super().__call__(parser, namespace, [value], option_string)
             except (ValueError, AssertionError, RecursionError):
                 parser.error(f'{option_string} {value} is not allowed: it must be KEY=VALUE')
+
+
+class ValuesAction(DictAction):
+    """MMEngine's action of ``--cfg-options`` for lists of values, with errors of one sentence."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except (ValueError, AssertionError, RecursionError):
+            parser.error(
+                f'{option_string} {" ".join(values)} is not allowed: it must be KEY=V1,V2, or '
+                f'KEY=[[1,2],[3,4]] for values that are lists'
+            )
 
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:

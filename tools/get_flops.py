@@ -6,24 +6,13 @@ test_cfg allows. FCMAE: visible sites only. Nothing is computed: the largest mod
 """
 
 import argparse
-from collections.abc import Callable
-from functools import partial
 
+from convnextv2_mm.apis.flops import count_flops, table
 from convnextv2_mm.cli import add_cfg_options
-from convnextv2_mm.engine.config.reading import check_model, read_config
 from convnextv2_mm.errors import exit_on_user_error
-from convnextv2_mm.models import FCMAE
-from convnextv2_mm.ops import PatchLayout
-from convnextv2_mm.ops.patch_layout import patch_grid
-
-import torch
-from mmengine.model import revert_sync_batchnorm
-from prettytable import PrettyTable
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 
-def parse_args() -> argparse.Namespace:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument(
@@ -36,129 +25,19 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--depth', type=int, default=1, help='list parts of parts down to here')
     add_cfg_options(parser)
-    return parser.parse_args()
-
-
-def forward_of(model: nn.Module) -> Callable[[Tensor], object]:
-    """What counts as the forward pass of a model."""
-    if isinstance(model, FCMAE):
-        return model.loss
-    if hasattr(model, 'roi_head'):
-        return partial(detect, model)
-    return partial(model.forward, mode='tensor')
-
-
-def detect(model: nn.Module, images: Tensor) -> None:
-    """A detector of two stages without what depends on values: NMS, and where RoIs lie."""
-    model.rpn_head(model.extract_feat(images))
-    # mmdet 2, whose figures the papers give, counted 1000 proposals and 100 masks.
-    for part, regions in (('bbox', model.test_cfg.rpn), ('mask', model.test_cfg.rcnn)):
-        heads = getattr(model.roi_head, f'{part}_head', None)
-        if heads is None:
-            continue
-        extractor = getattr(model.roi_head, f'{part}_roi_extractor')
-        if isinstance(heads, nn.ModuleList):  # the stages of a cascade
-            extractor = extractor[0] if isinstance(extractor, nn.ModuleList) else extractor
-        else:
-            heads = [heads]
-        size = extractor.roi_layers[0].output_size
-        for head in heads:
-            head(images.new_empty(regions.max_per_img, extractor.out_channels, *size))
-
-
-def count(model: nn.Module, shape: tuple[int, int]) -> dict[str, dict[object, int]]:
-    """Multiply-adds of one image by module and operator; the name of the model itself is ''.
-
-    Only modules that are called have an entry, and it includes the modules in them.
-
-    Args:
-        model: In evaluation mode, on the meta device.
-        shape: Height and width.
-
-    Raises:
-        ValueError: If the model needs more than an image.
-    """
-    image = next(model.parameters()).new_empty(1, 3, *shape)
-    model.forward = forward_of(model)
-    try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            model(image)
-    except RuntimeError as error:
-        raise ValueError(
-            f'{type(model).__name__} does not run on an image of {shape[0]}x{shape[1]} alone, '
-            f'without data: {error}'
-        ) from error
-    return {
-        name.partition('.')[2]: {operator: flops // 2 for operator, flops in operators.items()}
-        for name, operators in counter.get_flop_counts().items()
-        if name != 'Global'
-    }
-
-
-def leave_out_masked(counts: dict, visible: int, patches: int) -> int:
-    """Let the packed encoder of FCMAE count at visible sites only.
-
-    All of its layers do but the convolution, which in PyTorch runs on a canvas of the whole image.
-
-    Returns:
-        Multiply-adds of an encoder of the whole image.
-    """
-    convolution = torch.ops.aten.convolution
-    before = counts['backbone'][convolution]
-    for name, operators in counts.items():
-        if name.split('.')[0] == 'backbone' and convolution in operators:
-            operators[convolution] = operators[convolution] * visible // patches
-    after = counts['backbone'][convolution]
-    counts[''][convolution] -= before - after
-    return sum(counts['backbone'].values()) * patches // visible
-
-
-def table(model: nn.Module, counts: dict, depth: int) -> PrettyTable:
-    """Parameters and multiply-adds of the model and its parts."""
-
-    def total(name: str, module: nn.Module) -> int:
-        if name in counts:
-            return sum(counts[name].values())
-        # A list of modules, or one whose forward pass goes by another name.
-        return sum(total(f'{name}.{child}', part) for child, part in module.named_children())
-
-    rows = PrettyTable(['', 'parameters', 'multiply-adds'], align='r')
-    rows.align[''] = 'l'
-    for name, module in model.named_modules():
-        level = name.count('.') + 1 if name else 0
-        parameters = sum(parameter.numel() for parameter in module.parameters())
-        work = total(name, module)
-        if level <= depth and (parameters or work):
-            title = '  ' * level + (name.split('.')[-1] or type(model).__name__)
-            rows.add_row([title, f'{parameters / 1e6:.2f}M', f'{work / 1e9:.2f}G'])
-    return rows
-
-
-def main() -> None:
-    args = parse_args()
+    args = parser.parse_args()
     with exit_on_user_error():
         if min(args.shape) < 1 or args.depth < 0:
             raise ValueError('--shape must be positive and --depth at least 0')
-        config = read_config(args.config, args.cfg_options)
-        config.model.get('backbone', {}).pop('init_cfg', None)  # weights do not matter
-        # On the meta device, where attention is made of products that are counted.
-        model = revert_sync_batchnorm(check_model(config.model)).eval().to('meta')
-        is_packed = []  # whether the features of FCMAE's encoder are those of visible patches
-        if isinstance(model, FCMAE):
-            first = model.backbone.stages[0][0]
-            first.register_forward_pre_hook(lambda _, x: is_packed.append(x[0].ndim == 5))
-        counts = count(model, tuple(args.shape))
+        flops = count_flops(args.config, tuple(args.shape), args.cfg_options)
     note = ''
-    if any(is_packed):
-        grid = patch_grid(args.shape, model.backbone.patch_size)
-        visible = PatchLayout.random(1, grid, model.mask_ratio).visible.shape[1]
-        patches = grid[0] * grid[1]
-        dense = leave_out_masked(counts, visible, patches)
+    if flops.visible:
+        visible, patches = flops.visible
         note = (
             f'{visible} of {patches} patches are visible; '
-            f'with all of them the encoder would take {dense / 1e9:.2f}G.'
+            f'with all of them the encoder would take {flops.dense / 1e9:.2f}G.'
         )
-    print(table(model, counts, args.depth))
+    print(table(flops.model, flops.counts, args.depth))
     print(f'One image of {args.shape[0]}x{args.shape[1]}; a multiply-add is one FLOP. {note}')
 
 

@@ -7,11 +7,15 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from convnextv2_mm.apis.browse import browse_dataset
 from convnextv2_mm.apis.conversion import convert
+from convnextv2_mm.apis.dataset_check import check_dataset
+from convnextv2_mm.apis.flops import count_flops
 from convnextv2_mm.apis.inference import load_model, predict
 from convnextv2_mm.apis.test import test as evaluate
 from convnextv2_mm.apis.train import train
 from convnextv2_mm.datasets.shapes.drawing import write_shapes
+from convnextv2_mm.models import ConvNeXtV2
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,6 +56,24 @@ def test_train_test_and_predict(config, shapes, tmp_path):
     assert config.to_dict() == before
 
 
+def test_look_at_data_and_model(config, shapes):
+    before = deepcopy(config.to_dict())
+    report = check_dataset(config, workers=1)
+    assert report.problems == [] and report.classes == {}  # FCMAE learns no labels
+    path, picture = next(browse_dataset(config))
+    assert Path(path).is_file() and picture.ndim == 3
+    flops = count_flops(config, (64, 64))
+    encoder = ConvNeXtV2('atto', out_indices=()).parameters()
+    assert sum(p.numel() for p in encoder) < flops.parameters
+    assert flops.visible == (1, 4) and flops.total > 0
+    content = Path(path).read_bytes()
+    Path(path).write_bytes(b'')
+    ((split, finding),) = check_dataset(config, ['train'], workers=1).problems
+    Path(path).write_bytes(content)
+    assert (split, finding.sentence) == ('train', f'{path} is empty')
+    assert config.to_dict() == before
+
+
 def test_mistakes_raise(config, tmp_path):
     """No function of the apis ends the program."""
     with pytest.raises(FileNotFoundError, match='config nothing.py does not exist'):
@@ -75,8 +97,6 @@ def test_convert_says_what_it_found(tmp_path):
 
 def load_backbone_weights(folder):
     """A checkpoint of our backbone."""
-    from convnextv2_mm.models import ConvNeXtV2
-
     weights = {f'backbone.{k}': v for k, v in ConvNeXtV2('atto').state_dict().items()}
     torch.save(dict(state_dict=weights), folder / 'ours.pth')
     return str(folder / 'ours.pth')

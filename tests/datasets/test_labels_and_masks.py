@@ -5,7 +5,6 @@ those of pycocotools.
 """
 
 import copy
-import importlib.util
 import json
 import re
 from functools import cache
@@ -20,6 +19,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS, METRICS, init_default_scope
 from pycocotools import mask as coco_mask
 
+from convnextv2_mm.datasets import dataset_findings
 from convnextv2_mm.datasets.coco_problems import EFFECTS, STOPS
 from convnextv2_mm.engine.config.coco import (
     check_mask_transforms,
@@ -159,14 +159,6 @@ def log(tmp_path):
     MMLogger._instance_dict.pop(logger.instance_name)
 
 
-@cache
-def check_dataset():
-    spec = importlib.util.spec_from_file_location('check_dataset', ROOT / 'tools/check_dataset.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 # --- Polygons of whole numbers ---
 
 
@@ -290,8 +282,8 @@ def test_shipped_recipes_score_by_name(path):
 @pytest.mark.parametrize('kind', ['CocoDataset', 'convnextv2_mm.CocoDataset'])
 def test_check_dataset_names_labels_that_stock_data_sets_permute(kind, tmp_path):
     dataset = DATASETS.build({**part(tmp_path, 'val', type=kind), 'lazy_init': True})
-    assert not list(check_dataset().coco_findings(dataset, good(), True))
-    findings = list(check_dataset().coco_findings(dataset, in_another_order(), True))
+    assert not list(dataset_findings.coco_findings(dataset, good(), True))
+    findings = list(dataset_findings.coco_findings(dataset, in_another_order(), True))
     if kind == 'CocoDataset':
         (finding,) = findings
         assert "x.json: category 'dog' gets the label of 'cat', since MMDet" in finding.sentence
@@ -624,10 +616,9 @@ def found_by_check_dataset(
     folder: Path, split: str, kind: str, said: str, cfg: ConfigDict | None = None
 ) -> str:
     """What the tool says that a run does with the one problem there is."""
-    tool = check_dataset()
     dataset = DATASETS.build({**(cfg or part(folder, split)), 'lazy_init': True})
     content = json.loads((folder / 'x.json').read_text())
-    findings = list(tool.coco_findings(dataset, content, split == 'val'))
+    findings = list(dataset_findings.coco_findings(dataset, content, split == 'val'))
     (finding,) = [finding for finding in findings if finding.kind == kind]
     assert re.search(said, finding.sentence)
     assert not [f for f in findings if f.effect == STOPS and f.kind != kind]

@@ -1,7 +1,5 @@
 """What tools/browse_dataset.py shows is what the network gets."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import cv2
@@ -11,7 +9,9 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.runner import set_random_seed
+from run_tool import run_tool
 
+from convnextv2_mm.apis import browse
 from convnextv2_mm.datasets.shapes.drawing import write_shapes
 from convnextv2_mm.engine.config.reading import read_config
 from convnextv2_mm.visualization.drawing import LEAST_SIDE
@@ -46,16 +46,6 @@ train_dataloader = dict(
 SIZE = 64
 
 
-def load_tool():
-    spec = importlib.util.spec_from_file_location('browse', ROOT / 'tools/browse_dataset.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-browse = load_tool()
-
-
 @pytest.fixture(scope='module')
 def shapes(tmp_path_factory):
     root = tmp_path_factory.mktemp('data') / 'shapes'
@@ -75,9 +65,8 @@ def read(path: Path, shapes: Path) -> Config:
     return read_config(path, {f'{dataset}.data_root': str(shapes), f'{dataset}.make': None})
 
 
-def run(monkeypatch, *arguments) -> None:
-    monkeypatch.setattr(sys, 'argv', ['browse_dataset.py', *map(str, arguments)])
-    browse.main()
+def run(*arguments) -> None:
+    run_tool('browse_dataset', *arguments)
 
 
 @pytest.mark.parametrize('mode', ['transformed', 'original', 'concat'])
@@ -86,7 +75,7 @@ def test_pictures_and_sheet(task, mode, configs, shapes, tmp_path, monkeypatch, 
     data = [f'train_dataloader.dataset.data_root={shapes}', 'train_dataloader.dataset.make=None']
     sheet = tmp_path / 'sheet.png'
     arguments = ['--out', tmp_path / 'out', '--sheet', sheet, '--number', 5, '--mode', mode]
-    run(monkeypatch, configs[task], *arguments, '--cfg-options', *data)
+    run(configs[task], *arguments, '--cfg-options', *data)
     assert '5 images written to' in capsys.readouterr().out
     pictures = [cv2.imread(str(path)) for path in sorted((tmp_path / 'out').iterdir())]
     assert len(pictures) == 5
@@ -182,7 +171,7 @@ def test_seed_decides(configs, shapes, tmp_path, monkeypatch):
     for name, seed in (('a', 1), ('b', 1), ('c', 2)):
         sheet = tmp_path / f'{name}.png'
         arguments = ['--sheet', sheet, '--number', 4, '--seed', seed, '--cfg-options', *data]
-        run(monkeypatch, configs['pretrain'], *arguments)
+        run(configs['pretrain'], *arguments)
     a, b, c = ((tmp_path / f'{name}.png').read_bytes() for name in 'abc')
     assert a == b != c
 
@@ -214,7 +203,7 @@ def test_mistakes_end_in_one_sentence(arguments, message, shapes, tmp_path, monk
         if 'train_dataloader=None' not in arguments:
             arguments += data if '--cfg-options' in arguments else ['--cfg-options', *data]
     with pytest.raises(SystemExit) as stop:
-        run(monkeypatch, *arguments)
+        run(*arguments)
     assert stop.value.code == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert line.startswith('error: ')

@@ -1,8 +1,6 @@
 """k-NN and linear probe: an FCMAE checkpoint made here, evaluated by the tools."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import cv2
@@ -10,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 from mmpretrain.visualization import UniversalVisualizer
+from run_tool import run_tool
 
+from convnextv2_mm.apis.knn import NearestNeighbours
 from convnextv2_mm.datasets.shapes.drawing import CLASSES, write_shapes
 from convnextv2_mm.engine.config.reading import check_model, read_config
 from convnextv2_mm.models import ConvNeXtV2
@@ -20,20 +20,9 @@ CONFIGS = sorted((ROOT / 'configs/classification').glob('*_linear-probe_*.py'))
 NUM_TRAIN, NUM_VAL, SIZE = 48, 24, 64
 
 
-def load_tool(name: str):
-    UniversalVisualizer._instance_dict.clear()  # or it goes on writing where the run before did
-    spec = importlib.util.spec_from_file_location(f'tool_{name}', ROOT / 'tools' / f'{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def run(tool: str, *arguments: object) -> None:
-    before, sys.argv = sys.argv, [f'{tool}.py', *map(str, arguments)]
-    try:
-        load_tool(tool).main()
-    finally:
-        sys.argv = before
+    UniversalVisualizer._instance_dict.clear()  # or it goes on writing where the run before did
+    run_tool(tool, *arguments)
 
 
 @pytest.fixture(scope='module')
@@ -113,7 +102,7 @@ def test_votes_are_those_of_brute_force(k, batch):
     queries = torch.randn(10, 16, generator=generator)
     features = torch.randn(50, 16, generator=generator)
     labels = torch.randint(5, (50,), generator=generator)
-    nearest = load_tool('knn').NearestNeighbours(queries, 40)
+    nearest = NearestNeighbours(queries, 40)
     for part in range(0, 50, batch):
         nearest.add(features[part : part + batch], labels[part : part + batch])
     votes = nearest.vote(k, 0.07).double()
@@ -125,7 +114,7 @@ def test_votes_are_those_of_brute_force(k, batch):
 
 def test_votes_do_not_overflow():
     features = torch.ones(4, 2)
-    nearest = load_tool('knn').NearestNeighbours(features, 4)
+    nearest = NearestNeighbours(features, 4)
     nearest.add(features, torch.tensor([0, 1, 1, 1]))
     assert nearest.vote(4, 1e-3).argmax(1).tolist() == [1] * 4
 

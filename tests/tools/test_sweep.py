@@ -4,16 +4,17 @@ import csv
 import json
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config, DictAction
+from run_tool import run_tool
 
+from convnextv2_mm.apis import sweep as runs
 from convnextv2_mm.datasets.shapes.drawing import write_shapes
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / 'tools'))
-import sweep  # noqa: E402
 
 DETECTION = 'configs/detection/mask-rcnn_convnextv2-b_fpn_lsj-3x-fcmae_coco.py'
 SEGMENTATION = 'configs/segmentation/upernet_convnextv2-b_4xb4-160k-fcmae_ade20k-512px.py'
@@ -21,12 +22,7 @@ LR, DECAY = 'optim_wrapper.optimizer.lr', 'optim_wrapper.paramwise_cfg.decay_rat
 DROP = 'model.backbone.drop_path_rate'
 
 
-def run(*arguments: object) -> None:
-    before, sys.argv = sys.argv, ['sweep.py', *map(str, arguments)]
-    try:
-        sweep.main()
-    finally:
-        sys.argv = before
+run = partial(run_tool, 'sweep')
 
 
 def results(work_dir: Path) -> list[dict]:
@@ -239,7 +235,7 @@ def test_the_lowest_loss_is_best(tmp_path):
 def test_the_reason_of_a_failure(output, reason, tmp_path):
     with pytest.raises(RuntimeError, match=f'^{re.escape(reason)}$'):
         command = [sys.executable, '-c', f'import sys\n{output}']
-        sweep.execute(command, sweep.Run(tmp_path, 'config.py', {}, {}))
+        runs.execute(command, runs.Run(tmp_path, 'config.py', {}, {}))
 
 
 @pytest.fixture
@@ -283,14 +279,14 @@ def test_runs_follow_each_other_and_go_on_where_they_were_cut(
     (folder / 'last_checkpoint').write_text(str(folder / 'epoch_1.pth'))
     (first,) = folder.glob('*/vis_data/scalars.json')
     first.write_text(''.join(first.read_text().splitlines(keepends=True)[:2]))
-    calls, execute = [], sweep.execute
+    calls, execute = [], runs.execute
 
-    def execute_atto(call: list[str], of: sweep.Run) -> None:
+    def execute_atto(call: list[str], of: runs.Run) -> None:
         calls.append(call)
         if of.folder == folder:
             execute(call, of)
 
-    monkeypatch.setattr(sweep, 'execute', execute_atto)
+    monkeypatch.setattr(runs, 'execute', execute_atto)
     run(*command)
     assert [('--resume' in call, Path(call[1]).name) for call in calls] == [
         (True, 'train.py'),
