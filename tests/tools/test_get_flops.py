@@ -10,6 +10,7 @@ from mmengine.analysis import FlopAnalyzer
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from convnextv2_mm.apis import flops
 from convnextv2_mm.models import ConvNeXtV2
 from convnextv2_mm.models.layers.block import ConvNeXtV2Block, PatchConv
 
@@ -64,13 +65,13 @@ class Additions:
 def additions(monkeypatch) -> Iterator[list[Additions]]:
     """Of each model that is counted."""
     found = []
-    count = get_flops.count
+    count = flops.count
 
     def count_both(model: nn.Module, shape: tuple[int, int]) -> dict:
         found.append(Additions(model))
         return count(model, shape)
 
-    monkeypatch.setattr(get_flops, 'count', count_both)
+    monkeypatch.setattr(flops, 'count', count_both)
     return found
 
 
