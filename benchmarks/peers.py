@@ -219,7 +219,9 @@ def detector_config(args: argparse.Namespace, name: str) -> ConfigDict:
     import mmdet
 
     stock = Path(mmdet.__file__).parent / '.mim/configs/_base_/models/mask-rcnn_r50_fpn.py'
-    model = Config.fromfile(stock if name == 'mmpretrain' else CONFIGS / 'mask-rcnn_fpn.py').model
+    model = Config.fromfile(
+        stock if name == 'mmpretrain' else CONFIGS / 'models/mask-rcnn_fpn.py'
+    ).model
     set_backbone(args, name, model)
     model.neck.in_channels = ConvNeXtV2.arch_settings[args.arch]['channels']
     return model

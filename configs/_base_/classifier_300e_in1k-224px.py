@@ -1,6 +1,11 @@
 # ImageNet-1K from random weights (ConvNeXt, arXiv 2201.03545, appendix A.1, and its public
 # commands). That V2 was trained the same way is an assumption †
-_base_ = './classifier_in1k-224px.py'
+_base_ = [
+    './models/classifier.py',
+    './datasets/imagenet_224px.py',
+    './schedules/adamw_bf16.py',
+    'mmpretrain::_base_/default_runtime.py',
+]
 
 lr = 2.5e-4 * 4096 / 256
 model = dict(
@@ -22,3 +27,5 @@ param_scheduler = [
 ]
 # Decay 0.9999. The hook counts batches: averaged once for each step of the optimizer.
 custom_hooks = [dict(type='EMAHook', momentum=1e-4, interval=4)]
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=3, save_best='auto'))
+randomness = dict(seed=0, diff_rank_seed=True)

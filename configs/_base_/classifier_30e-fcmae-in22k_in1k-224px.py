@@ -1,18 +1,12 @@
-# ImageNet-1K after ImageNet-22K. The paper's numbers are not certain: these are those of ConvNeXt
-# V1's public commands, with the average of weights that the published files are named after †
-_base_ = './classifier_in1k-224px.py'
-
-lr = 2.5e-5 * 512 / 256
-model = dict(backbone=dict(init_cfg=dict(type='Pretrained')))
-# 8 GPUs x 64 images = 512
-train_dataloader = dict(batch_size=64)
-optim_wrapper = dict(
-    optimizer=dict(lr=lr, weight_decay=1e-8),
-    paramwise_cfg=dict(decay_rate=0.8, decay_type='group_wise'),
-)
-auto_scale_lr = dict(base_batch_size=512)
-train_cfg = dict(by_epoch=True, max_epochs=30, val_interval=1)
-param_scheduler = [
-    dict(type='CosineAnnealingLR', end=30, eta_min_ratio=1e-6 / lr, convert_to_iter_based=True)
+# ImageNet-1K after ImageNet-22K.
+_base_ = [
+    './models/classifier.py',
+    './datasets/imagenet_224px.py',
+    './schedules/in1k_30e-fcmae-in22k.py',
+    'mmpretrain::_base_/default_runtime.py',
 ]
-custom_hooks = [dict(type='EMAHook', momentum=1e-4)]  # decay 0.9999
+
+model = dict(backbone=dict(init_cfg=dict(type='Pretrained')))
+train_dataloader = dict(batch_size=64)  # 8 GPUs x 64 images = 512
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=3, save_best='auto'))
+randomness = dict(seed=0, diff_rank_seed=True)

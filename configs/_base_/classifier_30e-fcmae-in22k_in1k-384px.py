@@ -1,16 +1,12 @@
-# As at 224x224 †; in the evaluation the whole image is resized to a square.
-_base_ = './classifier_30e-fcmae-in22k_in1k-224px.py'
+# As at 224x224 †
+_base_ = [
+    './models/classifier.py',
+    './datasets/imagenet_384px.py',
+    './schedules/in1k_30e-fcmae-in22k.py',
+    'mmpretrain::_base_/default_runtime.py',
+]
 
-train_pipeline = [
-    dict(type='convnextv2_mm.LoadImageFromFile'),
-    dict(type='convnextv2_mm.RandomResizedCrop', scale=384, interpolation='bicubic'),
-    *_base_.train_pipeline[2:],
-]
-test_pipeline = [
-    dict(type='convnextv2_mm.LoadImageFromFile'),
-    dict(type='Resize', scale=384, backend='pillow', interpolation='bicubic'),
-    dict(type='PackInputs'),
-]
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-test_dataloader = val_dataloader
+model = dict(backbone=dict(init_cfg=dict(type='Pretrained')))
+train_dataloader = dict(batch_size=64)  # 8 GPUs x 64 images = 512
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=3, save_best='auto'))
+randomness = dict(seed=0, diff_rank_seed=True)

@@ -1,5 +1,10 @@
 # ImageNet-1K after FCMAE, Atto to Nano (paper, appendix A.1; the public command for Atto).
-_base_ = './classifier_in1k-224px.py'
+_base_ = [
+    './models/classifier.py',
+    './datasets/imagenet_224px.py',
+    './schedules/adamw_bf16.py',
+    'mmpretrain::_base_/default_runtime.py',
+]
 
 lr = 2e-4 * 1024 / 256
 model = dict(
@@ -19,3 +24,5 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', end=600, eta_min_ratio=1e-6 / lr, convert_to_iter_based=True)
 ]
 custom_hooks = [dict(type='EMAHook', momentum=1e-4)]  # decay 0.9999
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=3, save_best='auto'))
+randomness = dict(seed=0, diff_rank_seed=True)

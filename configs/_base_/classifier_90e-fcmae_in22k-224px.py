@@ -1,7 +1,12 @@
 # Intermediate fine-tuning on ImageNet-22K after FCMAE. The paper's numbers are not certain: batch,
 # lr, warm-up, epochs and drop path are those of ConvNeXt V1's public commands, the layer decay is
 # that of V2's fine-tuning on ImageNet-1K †
-_base_ = './classifier_in1k-224px.py'
+_base_ = [
+    './models/classifier.py',
+    './datasets/imagenet_224px.py',
+    './schedules/adamw_bf16.py',
+    'mmpretrain::_base_/default_runtime.py',
+]
 
 lr = 2.5e-4 * 4096 / 256
 model = dict(
@@ -30,3 +35,5 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
 ]
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=3, save_best='auto'))
+randomness = dict(seed=0, diff_rank_seed=True)

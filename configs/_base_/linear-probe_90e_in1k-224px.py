@@ -2,71 +2,13 @@
 # (https://github.com/facebookresearch/mae, main_linprobe.py). The ConvNeXt V2 paper has none.
 # tools/knn.py takes these configs too: no training at all.
 _base_ = [
-    'mmpretrain::_base_/datasets/imagenet_bs32_pil_resize.py',
+    './models/linear-probe.py',
+    './datasets/imagenet_linear-probe-224px.py',
     'mmpretrain::_base_/default_runtime.py',
 ]
-custom_imports = dict(imports=['convnextv2_mm'])
 
-model = dict(
-    type='ImageClassifier',
-    data_preprocessor=_base_.data_preprocessor,
-    backbone=dict(
-        type='convnextv2_mm.ConvNeXtV2',
-        arch='base',
-        frozen_stages=4,
-        init_cfg=dict(type='Pretrained', checkpoint='', prefix='backbone.'),
-    ),
-    neck=dict(type='ClsBatchNormNeck', input_features=1024),  # without weights of its own
-    head=dict(
-        type='LinearClsHead',
-        num_classes=1000,
-        in_channels=1024,
-        loss=dict(type='CrossEntropyLoss'),
-        init_cfg=dict(type='TruncNormal', layer='Linear', std=0.01),
-    ),
-)
-
-# MMPreTrain's pipeline, with our resize: random crop and flip only.
 # 8 GPUs x 512 images x 4 steps = 16384
-train_dataloader = dict(
-    batch_size=512,
-    num_workers=8,
-    persistent_workers=True,
-    collate_fn=dict(type='default_collate'),
-    dataset=dict(
-        type='convnextv2_mm.ImageNet',
-        skip_bad_data=True,
-        pipeline=[
-            dict(type='convnextv2_mm.LoadImageFromFile'),
-            dict(type='convnextv2_mm.RandomResizedCrop', scale=224, interpolation='bicubic'),
-            dict(type='RandomFlip', prob=0.5),
-            dict(type='PackInputs'),
-        ],
-    ),
-)
-val_dataloader = dict(
-    batch_size=128,
-    num_workers=8,
-    persistent_workers=True,
-    collate_fn=dict(type='default_collate'),
-    dataset=dict(
-        type='convnextv2_mm.ImageNet',
-        pipeline=[
-            dict(type='convnextv2_mm.LoadImageFromFile'),
-            dict(
-                type='ResizeEdge',
-                scale=256,
-                edge='short',
-                backend='pillow',
-                interpolation='bicubic',
-            ),
-            dict(type='CenterCrop', crop_size=224),
-            dict(type='PackInputs'),
-        ],
-    ),
-)
-test_dataloader = val_dataloader
-
+train_dataloader = dict(batch_size=512)
 # lr = 0.1 for a batch of 256, scaled linearly. FCMAE has no norm after the last stage, and
 # frozen_stages leaves the one that is added here: its rate is 0. LARS is for matrices only.
 optim_wrapper = dict(
@@ -85,8 +27,6 @@ optim_wrapper = dict(
 auto_scale_lr = dict(base_batch_size=16384)
 
 train_cfg = dict(by_epoch=True, max_epochs=90, val_interval=1)
-val_cfg = dict()
-test_cfg = dict()
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-4, end=10, convert_to_iter_based=True),
     dict(type='CosineAnnealingLR', begin=10, end=90, convert_to_iter_based=True),

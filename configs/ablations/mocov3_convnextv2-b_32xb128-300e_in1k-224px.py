@@ -1,11 +1,14 @@
 # MoCo v3 (arXiv 2104.02057) with our encoder. Paper: 83.7 after fine-tuning; FCMAE: 84.9. It says
 # little of the recipe: this is MoCo v3's for ViT-B, 300 epochs †.
-_base_ = 'mmpretrain::mocov3/mocov3_vit-base-p16_16xb256-amp-coslr-300e_in1k.py'
+_base_ = [
+    '../_base_/sizes/base.py',
+    'mmpretrain::mocov3/mocov3_vit-base-p16_16xb256-amp-coslr-300e_in1k.py',
+]
 custom_imports = dict(imports=['convnextv2_mm'])
 
 model = dict(
-    backbone=dict(_delete_=True, type='convnextv2_mm.ConvNeXtV2', arch='base'),
-    neck=dict(in_channels=1024),
+    backbone=dict(_delete_=True, type='convnextv2_mm.ConvNeXtV2', arch=_base_.arch),
+    neck=dict(in_channels=_base_.channels[-1]),
 )
 
 # 32 GPUs x 128 images = 4096. Accumulated steps would not do: the other images are the negatives.
@@ -16,7 +19,15 @@ train_dataloader = dict(
     dataset=dict(
         type='convnextv2_mm.ImageNet',
         skip_bad_data=True,
-        pipeline=[dict(type='convnextv2_mm.LoadImageFromFile'), *_base_.train_pipeline[1:]],
+        pipeline=[
+            dict(type='convnextv2_mm.LoadImageFromFile'),
+            dict(
+                type='MultiView',
+                num_views=[1, 1],
+                transforms=[_base_.view_pipeline1, _base_.view_pipeline2],
+            ),
+            dict(type='PackInputs'),
+        ],
     ),
 )
 optim_wrapper = dict(

@@ -1,7 +1,7 @@
 # ConvNeXt V1 reports 83.1.
-_base_ = '../_base_/classifier_300e_in1k-224px.py'
+_base_ = ['../_base_/sizes/small.py', '../_base_/classifier_300e_in1k-224px.py']
 
 model = dict(
-    backbone=dict(arch='small', drop_path_rate=0.4, use_grn=False, layer_scale_init_value=1e-6),
-    head=dict(in_channels=768),
+    backbone=dict(arch=_base_.arch, drop_path_rate=0.4, use_grn=False, layer_scale_init_value=1e-6),
+    head=dict(in_channels=_base_.channels[-1]),
 )

@@ -1,4 +1,6 @@
 # The paper reports 84.3.
-_base_ = '../_base_/classifier_300e_in1k-224px.py'
+_base_ = ['../_base_/sizes/base.py', '../_base_/classifier_300e_in1k-224px.py']
 
-model = dict(backbone=dict(arch='base', drop_path_rate=0.5), head=dict(in_channels=1024))
+model = dict(
+    backbone=dict(arch=_base_.arch, drop_path_rate=0.5), head=dict(in_channels=_base_.channels[-1])
+)

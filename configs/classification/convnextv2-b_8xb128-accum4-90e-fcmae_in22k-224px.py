@@ -1,8 +1,8 @@
-_base_ = '../_base_/classifier_90e-fcmae_in22k-224px.py'
+_base_ = ['../_base_/sizes/base.py', '../_base_/classifier_90e-fcmae_in22k-224px.py']
 
 model = dict(
-    backbone=dict(arch='base', init_cfg=dict(checkpoint='convnextv2://base_fcmae_in1k')),
-    head=dict(in_channels=1024),
+    backbone=dict(arch=_base_.arch, init_cfg=dict(checkpoint='convnextv2://base_fcmae_in1k')),
+    head=dict(in_channels=_base_.channels[-1]),
 )
 # 8 GPUs x 128 images x 4 steps = 4096
 train_dataloader = dict(batch_size=128)

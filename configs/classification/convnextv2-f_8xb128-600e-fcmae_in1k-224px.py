@@ -1,7 +1,7 @@
 # The paper reports 78.5.
-_base_ = '../_base_/classifier_600e-fcmae_in1k-224px.py'
+_base_ = ['../_base_/sizes/femto.py', '../_base_/classifier_600e-fcmae_in1k-224px.py']
 
 model = dict(
-    backbone=dict(arch='femto', init_cfg=dict(checkpoint='convnextv2://femto_fcmae_in1k')),
-    head=dict(in_channels=384),
+    backbone=dict(arch=_base_.arch, init_cfg=dict(checkpoint='convnextv2://femto_fcmae_in1k')),
+    head=dict(in_channels=_base_.channels[-1]),
 )

@@ -2,12 +2,12 @@
 _base_ = './convnextv2-h_8xb32-accum2-30e-fcmae-in22k_in1k-384px.py'
 
 train_pipeline = [
-    dict(type='convnextv2_mm.LoadImageFromFile'),
+    _base_.load,
     dict(type='convnextv2_mm.RandomResizedCrop', scale=512, interpolation='bicubic'),
-    *_base_.train_pipeline[2:],
+    *_base_.augmentation,
 ]
 test_pipeline = [
-    dict(type='convnextv2_mm.LoadImageFromFile'),
+    _base_.load,
     dict(type='Resize', scale=512, backend='pillow', interpolation='bicubic'),
     dict(type='PackInputs'),
 ]

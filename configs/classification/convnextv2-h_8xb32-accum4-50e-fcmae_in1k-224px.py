@@ -1,15 +1,17 @@
 # The paper reports 86.3. Epochs, drop path, layer decay †
-_base_ = '../_base_/classifier_100e-fcmae_in1k-224px.py'
+_base_ = ['../_base_/sizes/huge.py', '../_base_/classifier_100e-fcmae_in1k-224px.py']
 
 model = dict(
     backbone=dict(
-        arch='huge', drop_path_rate=0.3, init_cfg=dict(checkpoint='convnextv2://huge_fcmae_in1k')
+        arch=_base_.arch,
+        drop_path_rate=0.3,
+        init_cfg=dict(checkpoint='convnextv2://huge_fcmae_in1k'),
     ),
-    head=dict(in_channels=2816),
+    head=dict(in_channels=_base_.channels[-1]),
 )
 train_cfg = dict(max_epochs=50)
 param_scheduler = [
-    _base_.param_scheduler[0],
+    _base_.warmup,
     dict(
         type='CosineAnnealingLR',
         begin=20,

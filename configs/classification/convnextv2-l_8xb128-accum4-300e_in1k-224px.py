@@ -1,4 +1,6 @@
 # The paper reports 84.5 †
-_base_ = '../_base_/classifier_300e_in1k-224px.py'
+_base_ = ['../_base_/sizes/large.py', '../_base_/classifier_300e_in1k-224px.py']
 
-model = dict(backbone=dict(arch='large', drop_path_rate=0.5), head=dict(in_channels=1536))
+model = dict(
+    backbone=dict(arch=_base_.arch, drop_path_rate=0.5), head=dict(in_channels=_base_.channels[-1])
+)

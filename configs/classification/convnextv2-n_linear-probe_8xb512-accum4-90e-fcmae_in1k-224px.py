@@ -1,8 +1,8 @@
-_base_ = '../_base_/linear-probe_90e_in1k-224px.py'
+_base_ = ['../_base_/sizes/nano.py', '../_base_/linear-probe_90e_in1k-224px.py']
 
 # FCMAE. A checkpoint of our own pre-training goes here as it is.
 model = dict(
-    backbone=dict(arch='nano', init_cfg=dict(checkpoint='convnextv2://nano_fcmae_in1k')),
-    neck=dict(input_features=640),
-    head=dict(in_channels=640),
+    backbone=dict(arch=_base_.arch, init_cfg=dict(checkpoint='convnextv2://nano_fcmae_in1k')),
+    neck=dict(input_features=_base_.channels[-1]),
+    head=dict(in_channels=_base_.channels[-1]),
 )

@@ -1,8 +1,8 @@
-_base_ = '../_base_/linear-probe_90e_in1k-224px.py'
+_base_ = ['../_base_/sizes/pico.py', '../_base_/linear-probe_90e_in1k-224px.py']
 
 # FCMAE. A checkpoint of our own pre-training goes here as it is.
 model = dict(
-    backbone=dict(arch='pico', init_cfg=dict(checkpoint='convnextv2://pico_fcmae_in1k')),
-    neck=dict(input_features=512),
-    head=dict(in_channels=512),
+    backbone=dict(arch=_base_.arch, init_cfg=dict(checkpoint='convnextv2://pico_fcmae_in1k')),
+    neck=dict(input_features=_base_.channels[-1]),
+    head=dict(in_channels=_base_.channels[-1]),
 )

@@ -1,14 +1,20 @@
 # ImageNet-1K after FCMAE (paper, appendix A.1; the public command for Tiny). The paper: 83.0.
-_base_ = '../_base_/classifier_in1k-224px.py'
+_base_ = [
+    '../_base_/sizes/tiny.py',
+    '../_base_/models/classifier.py',
+    '../_base_/datasets/imagenet_224px.py',
+    '../_base_/schedules/adamw_bf16.py',
+    'mmpretrain::_base_/default_runtime.py',
+]
 
 lr = 8e-4 * 1024 / 256
 model = dict(
     backbone=dict(
-        arch='tiny',
+        arch=_base_.arch,
         drop_path_rate=0.2,
         init_cfg=dict(type='Pretrained', checkpoint='convnextv2://tiny_fcmae_in1k'),
     ),
-    head=dict(in_channels=768),
+    head=dict(in_channels=_base_.channels[-1]),
     train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),
 )
 # 8 GPUs x 128 images = 1024
@@ -31,3 +37,5 @@ param_scheduler = [
     ),
 ]
 custom_hooks = [dict(type='EMAHook', momentum=1e-4)]  # decay 0.9999
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=3, save_best='auto'))
+randomness = dict(seed=0, diff_rank_seed=True)

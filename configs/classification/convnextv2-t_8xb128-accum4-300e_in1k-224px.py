@@ -1,4 +1,6 @@
 # The paper reports 82.5 †
-_base_ = '../_base_/classifier_300e_in1k-224px.py'
+_base_ = ['../_base_/sizes/tiny.py', '../_base_/classifier_300e_in1k-224px.py']
 
-model = dict(backbone=dict(arch='tiny', drop_path_rate=0.1), head=dict(in_channels=768))
+model = dict(
+    backbone=dict(arch=_base_.arch, drop_path_rate=0.1), head=dict(in_channels=_base_.channels[-1])
+)

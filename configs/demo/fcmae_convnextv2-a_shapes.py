@@ -1,5 +1,5 @@
 # FCMAE on the drawn shapes, small enough for two CPU cores.
-_base_ = 'mmpretrain::_base_/default_runtime.py'
+_base_ = ['../_base_/sizes/atto.py', 'mmpretrain::_base_/default_runtime.py']
 custom_imports = dict(imports=['convnextv2_mm'])
 
 make = dict(num_train=800, num_val=100, size=128, seed=0)
@@ -12,8 +12,8 @@ data_preprocessor = dict(
 model = dict(
     type='convnextv2_mm.FCMAE',
     data_preprocessor=data_preprocessor,
-    backbone=dict(type='convnextv2_mm.SparseConvNeXtV2', arch='atto'),
-    neck=dict(type='convnextv2_mm.FCMAEDecoder', in_channels=320, embed_dims=256),
+    backbone=dict(type='convnextv2_mm.SparseConvNeXtV2', arch=_base_.arch),
+    neck=dict(type='convnextv2_mm.FCMAEDecoder', in_channels=_base_.channels[-1], embed_dims=256),
     head=dict(type='convnextv2_mm.FCMAEHead'),
     mask_ratio=0.6,
 )

@@ -1,14 +1,18 @@
 # Mask R-CNN on the drawn shapes, with a narrow neck and narrow heads for two CPU cores.
-_base_ = ['../_base_/mask-rcnn_fpn.py', 'mmdet::_base_/default_runtime.py']
+_base_ = [
+    '../_base_/sizes/atto.py',
+    '../_base_/models/mask-rcnn_fpn.py',
+    'mmdet::_base_/default_runtime.py',
+]
 
 # From random weights: --cfg-options model.backbone.init_cfg=None
 checkpoint = 'work_dirs/fcmae_convnextv2-a_shapes/epoch_8.pth'
 model = dict(
     backbone=dict(
-        arch='atto',
+        arch=_base_.arch,
         init_cfg=dict(type='Pretrained', checkpoint=checkpoint, prefix='backbone.'),
     ),
-    neck=dict(in_channels=[40, 80, 160, 320], out_channels=64),
+    neck=dict(in_channels=_base_.channels, out_channels=64),
     rpn_head=dict(in_channels=64, feat_channels=64, anchor_generator=dict(scales=[4])),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=64, finest_scale=28),

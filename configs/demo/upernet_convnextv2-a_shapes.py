@@ -1,5 +1,9 @@
 # UPerNet on the drawn shapes: mmseg's own, with narrow heads for two CPU cores.
-_base_ = ['mmseg::_base_/models/upernet_convnext.py', 'mmseg::_base_/default_runtime.py']
+_base_ = [
+    '../_base_/sizes/atto.py',
+    'mmseg::_base_/models/upernet_convnext.py',
+    'mmseg::_base_/default_runtime.py',
+]
 custom_imports = dict(_delete_=True, imports=['convnextv2_mm'])
 
 # From random weights: --cfg-options model.backbone.init_cfg=None
@@ -10,13 +14,15 @@ model = dict(
     backbone=dict(
         _delete_=True,
         type='convnextv2_mm.ConvNeXtV2',
-        arch='atto',
+        arch=_base_.arch,
         out_indices=[0, 1, 2, 3],
         gap_before_final_norm=False,
         init_cfg=dict(type='Pretrained', checkpoint=checkpoint, prefix='backbone.'),
     ),
-    decode_head=dict(in_channels=[40, 80, 160, 320], channels=64, num_classes=7, norm_cfg=norm_cfg),
-    auxiliary_head=dict(in_channels=160, channels=64, num_classes=7, norm_cfg=norm_cfg),
+    decode_head=dict(in_channels=_base_.channels, channels=64, num_classes=7, norm_cfg=norm_cfg),
+    auxiliary_head=dict(
+        in_channels=_base_.channels[2], channels=64, num_classes=7, norm_cfg=norm_cfg
+    ),
 )
 
 make = dict(num_train=800, num_val=100, size=128, seed=0)

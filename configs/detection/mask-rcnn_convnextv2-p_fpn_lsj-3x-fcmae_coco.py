@@ -1,12 +1,12 @@
 # Not in the paper's tables: its recipe for Base with the layer-wise decay of the small sizes.
-_base_ = '../_base_/mask-rcnn_fpn_lsj-3x_coco.py'
+_base_ = ['../_base_/sizes/pico.py', '../_base_/mask-rcnn_fpn_lsj-3x_coco.py']
 
 model = dict(
     backbone=dict(
-        arch='pico',
+        arch=_base_.arch,
         drop_path_rate=0.1,
         init_cfg=dict(type='Pretrained', checkpoint='convnextv2://pico_fcmae_ft_in1k'),
     ),
-    neck=dict(in_channels=[64, 128, 256, 512]),
+    neck=dict(in_channels=_base_.channels),
 )
 optim_wrapper = dict(paramwise_cfg=dict(decay_rate=0.95, decay_type='layer_wise'))

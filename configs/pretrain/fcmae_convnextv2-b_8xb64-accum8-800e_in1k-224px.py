@@ -1,4 +1,6 @@
-_base_ = '../_base_/fcmae_in1k-224px.py'
+_base_ = ['../_base_/sizes/base.py', '../_base_/fcmae_in1k-224px.py']
+
+model = dict(backbone=dict(arch=_base_.arch), neck=dict(in_channels=_base_.channels[-1]))
 
 # 8 GPUs x 64 images x 8 steps = 4096
 train_dataloader = dict(batch_size=64)

@@ -1,14 +1,14 @@
 # The paper reports 55.0 mIoU † with the multi-scale test (tools/test.py --tta). Values as for
 # Large †
-_base_ = '../_base_/upernet_160k_ade20k-512px.py'
+_base_ = ['../_base_/sizes/huge.py', '../_base_/upernet_160k_ade20k-512px.py']
 
 model = dict(
     backbone=dict(
-        arch='huge',
+        arch=_base_.arch,
         drop_path_rate=0.4,
         init_cfg=dict(type='Pretrained', checkpoint='convnextv2://huge_fcmae_ft_in1k'),
     ),
-    decode_head=dict(in_channels=[352, 704, 1408, 2816]),
-    auxiliary_head=dict(in_channels=1408),
+    decode_head=dict(in_channels=_base_.channels),
+    auxiliary_head=dict(in_channels=_base_.channels[2]),
 )
 optim_wrapper = dict(paramwise_cfg=dict(decay_rate=0.9, decay_type='group_wise'))

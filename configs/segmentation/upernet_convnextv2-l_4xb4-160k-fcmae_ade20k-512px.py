@@ -1,14 +1,14 @@
 # The paper reports 53.7 mIoU † with the multi-scale test (tools/test.py --tta). Values of ConvNeXt
 # V1-L in the paper's search space †
-_base_ = '../_base_/upernet_160k_ade20k-512px.py'
+_base_ = ['../_base_/sizes/large.py', '../_base_/upernet_160k_ade20k-512px.py']
 
 model = dict(
     backbone=dict(
-        arch='large',
+        arch=_base_.arch,
         drop_path_rate=0.4,
         init_cfg=dict(type='Pretrained', checkpoint='convnextv2://large_fcmae_ft_in1k'),
     ),
-    decode_head=dict(in_channels=[192, 384, 768, 1536]),
-    auxiliary_head=dict(in_channels=768),
+    decode_head=dict(in_channels=_base_.channels),
+    auxiliary_head=dict(in_channels=_base_.channels[2]),
 )
 optim_wrapper = dict(paramwise_cfg=dict(decay_rate=0.9, decay_type='group_wise'))

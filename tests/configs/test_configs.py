@@ -27,6 +27,7 @@ from convnextv2_mm.engine.config.checks import check_fcmae, check_num_classes, c
 from convnextv2_mm.engine.config.keys import SPLITS, check_keys
 from convnextv2_mm.engine.config.reading import check_model, read_config
 from convnextv2_mm.engine.optimizers.layer_decay import LayerDecayOptimWrapperConstructor
+from convnextv2_mm.models import ConvNeXtV2
 from convnextv2_mm.models.layers.block import ConvNeXtV2Block
 
 ROOT = Path(__file__).parents[2]
@@ -62,6 +63,14 @@ V1 = {
     'b': Size('base', 128, [3, 3, 27, 3], '89'),
     'l': Size('large', 192, [3, 3, 27, 3], '198'),
 }
+
+
+def test_the_sizes_of_configs_are_those_of_the_backbone():
+    files = sorted((ROOT / 'configs/_base_/sizes').glob('*.py'))
+    sizes = {path.stem: Config.fromfile(path).to_dict() for path in files}
+    settings = ConvNeXtV2.arch_settings.items()
+    expected = {arch: dict(arch=arch, channels=size['channels']) for arch, size in settings}
+    assert sizes == expected
 
 
 class Recipe(NamedTuple):

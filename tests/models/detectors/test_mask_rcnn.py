@@ -22,8 +22,8 @@ from convnextv2_mm.models.heads.fcn_mask_head import FCNMaskHead
 from convnextv2_mm.models.task_modules.max_iou_assigner import MaxIoUAssigner
 from convnextv2_mm.models.task_modules.random_sampler import RandomSampler
 
-OURS = Path(__file__).parents[3] / 'configs/_base_/mask-rcnn_fpn.py'
-CASCADE = OURS.with_name('cascade-mask-rcnn_fpn_lsj-3x_coco.py')
+OURS = Path(__file__).parents[3] / 'configs/_base_/models/mask-rcnn_fpn.py'
+CASCADE = OURS.with_name('cascade-mask-rcnn_fpn.py')
 STOCK = Path(mmdet.__file__).parent / '.mim/configs/_base_/models/mask-rcnn_r50_fpn.py'
 
 
@@ -153,10 +153,9 @@ def small_cascade(ours):
         for part in ('CascadeRoIHead', 'FCNMaskHead', 'MaxIoUAssigner', 'RandomSampler'):
             assert f'convnextv2_mm.{part}' in text
             text = text.replace(f'convnextv2_mm.{part}', part)
-    text = text.replace('./lsj-3x_coco.py', str(CASCADE.with_name('lsj-3x_coco.py')))
     model = Config.fromstring(text, '.py').model
     model.backbone.arch = 'atto'
-    model.data_preprocessor.pop('batch_augments')
+    model.test_cfg.rcnn.nms.update(type='soft_nms')
     model.neck.update(in_channels=[40, 80, 160, 320], out_channels=16)
     model.rpn_head.update(in_channels=16, feat_channels=16)
     model.rpn_head.anchor_generator.scales = [4]

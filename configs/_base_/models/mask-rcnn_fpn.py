@@ -12,11 +12,9 @@ model = dict(
     backbone=dict(
         _delete_=True,
         type='convnextv2_mm.ConvNeXtV2',
-        arch='base',
         out_indices=[0, 1, 2, 3],
         gap_before_final_norm=False,
     ),
-    neck=dict(in_channels=[128, 256, 512, 1024]),
     roi_head=dict(
         type='convnextv2_mm.StandardRoIHead',
         bbox_roi_extractor=roi_extractor,

@@ -1,0 +1,2 @@
+arch = 'base'
+channels = [128, 256, 512, 1024]  # of the four stages

@@ -1,0 +1,2 @@
+arch = 'small'
+channels = [96, 192, 384, 768]  # of the four stages

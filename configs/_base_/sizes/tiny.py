@@ -1,0 +1,2 @@
+arch = 'tiny'
+channels = [96, 192, 384, 768]  # of the four stages
