@@ -21,6 +21,7 @@ from ...models import ConvNeXtV2
 from .coco import check_mask_transforms, swap_coco_metric
 from .datasets import find_datasets
 from .keys import check_options, name_unexpected_argument, prefix_errors
+from .suggestions import suggest_config
 
 RUN_WHEN_READ = ('.pkl', '.pickle', '.yaml', '.yml')  # by MMEngine
 
@@ -76,7 +77,7 @@ def parse_config(path: str | Path) -> Config:
     """
     path = find_config(path)
     if not Path(path).is_file():
-        raise FileNotFoundError(f'config {path} does not exist')
+        raise FileNotFoundError(f'config {path} does not exist{suggest_config(path)}')
     try:
         with _every_file_checked():
             _check_config_file(path)

@@ -1,4 +1,0 @@
-# Paper: 83.7; 512: 83.7.
-_base_ = '../pretrain/fcmae_convnextv2-b_8xb64-accum8-800e_in1k-224px.py'
-
-model = dict(neck=dict(embed_dims=256))
