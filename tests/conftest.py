@@ -10,15 +10,17 @@ if not torch.cuda.is_available():
 
 from mmengine.registry import DefaultScope  # noqa: E402
 from PIL import Image  # noqa: E402
+from run_tool import forget_visualizers  # noqa: E402
 
 import convnextv2_mm  # noqa: E402, F401  # before a test imports mmdet or mmseg: patches/mmcv_ops/__init__.py
 from convnextv2_mm.datasets.shapes.drawing import draw  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
-def no_default_scope():
-    """Forget the scope that a test before has set, as a new process would."""
+def no_runs_before():
+    """Forget the scope and the visualizers of the tests before, as a new process would."""
     DefaultScope._instance_dict.clear()
+    forget_visualizers()
 
 
 @pytest.fixture(scope='session')

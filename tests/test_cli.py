@@ -43,6 +43,7 @@ def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess:
     return subprocess.run(words, cwd=folder, capture_output=True, text=True)
 
 
+@pytest.mark.long
 def test_trains_one_of_our_configs_from_any_folder(tmp_path):
     options = ['train_cfg.max_epochs=1', 'val_cfg=None', 'val_dataloader=None']
     options += ['val_evaluator=None', 'train_dataloader.dataset.make.num_train=4']

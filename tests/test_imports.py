@@ -121,6 +121,7 @@ print(json.dumps(sorted(k for k in before.keys() | after.keys() if before.get(k)
 """
 
 
+@pytest.mark.long
 def test_importing_changes_only_this():
     run = subprocess.run(
         [sys.executable, '-W', 'ignore', '-c', SNAPSHOT], capture_output=True, text=True, cwd=ROOT

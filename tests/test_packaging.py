@@ -100,6 +100,7 @@ def build_py(source: Path, target: Path, is_editable: bool) -> None:
     run(sys.executable, '-c', code, cwd=source)
 
 
+@pytest.mark.long
 def test_build_holds_what_is_not_python_code(source, tmp_path):
     run(sys.executable, 'setup.py', '-q', 'build', '--build-base', tmp_path / 'build', cwd=source)
     package = tmp_path / 'build/lib/convnextv2_mm'

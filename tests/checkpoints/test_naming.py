@@ -93,6 +93,7 @@ def compare(library, arch, version, folder):
     return into, out
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('library', LIBRARIES)
 @pytest.mark.parametrize(
     'size',
@@ -105,6 +106,7 @@ def test_every_size_is_the_same_network(size, library, table):
     assert max(into, out) < TOLERANCE
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('library', LIBRARIES)
 @pytest.mark.parametrize(('arch', 'version'), [('tiny', 1), (SMALL, 1), (SMALL, 2)])
 def test_v1_and_custom_sizes_are_the_same_network(arch, version, library, tmp_path):

@@ -22,6 +22,8 @@ from convnextv2_mm.checkpoints import (
 from convnextv2_mm.engine.config.reading import check_model, read_config
 from convnextv2_mm.models import FCMAE, ConvNeXtV2
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -21,6 +21,8 @@ from mmengine.registry import MODELS, init_default_scope
 from convnextv2_mm.engine.config.reading import check_model, read_config
 from convnextv2_mm.models import ConvNeXtV2
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / 'configs/ablations'
 LINES = (FOLDER / 'README.md').read_text(encoding='utf-8').splitlines()

@@ -30,6 +30,8 @@ from convnextv2_mm.engine.optimizers.layer_decay import LayerDecayOptimWrapperCo
 from convnextv2_mm.models import ConvNeXtV2
 from convnextv2_mm.models.layers.block import ConvNeXtV2Block
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'configs').glob('[!_]*/*.py'))
 # Not in the paper's tables: they have no metafile and no recipe of the paper. Ablations and linear

@@ -36,6 +36,8 @@ from convnextv2_mm.datasets.coco_problems import EFFECTS, LEFT_OUT, STOPS
 from convnextv2_mm.engine.config.reading import check_data, read_config
 from convnextv2_mm.errors import BadData
 
+pytestmark = pytest.mark.long
+
 CONFIGS = Path(__file__).parents[2] / 'configs'
 # A user's classification: MMPreTrain's pipeline with our loader and data set.
 CLASSIFICATION = """
@@ -218,6 +220,7 @@ def test_a_thin_image_that_no_resize_leaves_anything_of(tmp_path, log):
     config.val_dataloader.dataset.update(place)
     assert len(DATASETS.build(config.train_dataloader.dataset)) == 1  # min_size=32
     del config.train_dataloader.dataset['filter_cfg']
+    config.train_dataloader.dataset.pipeline[2].ratio_range = (0.1, 0.2)
     data = DATASETS.build(config.train_dataloader.dataset)
     for _ in range(5):
         assert Path(data[1]['data_samples'].img_path).stem in ('good', 'thin')

@@ -19,6 +19,8 @@ from convnextv2_mm.datasets.class_counts import (
 )
 from convnextv2_mm.datasets.shapes.drawing import CLASSES, write_shapes
 
+pytestmark = pytest.mark.long
+
 LOAD = [dict(type='convnextv2_mm.LoadImageFromFile'), dict(type='convnextv2_mm.LoadAnnotations')]
 
 

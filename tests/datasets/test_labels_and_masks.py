@@ -30,6 +30,8 @@ from convnextv2_mm.engine.config.coco import (
 from convnextv2_mm.engine.config.reading import check_data, read_config
 from convnextv2_mm.errors import BadData
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 DETECTION = ROOT / 'configs/detection/mask-rcnn_convnextv2-a_fpn_lsj-3x-fcmae_coco.py'
 CASCADE = ROOT / 'configs/detection/cascade-mask-rcnn_convnextv2-b_fpn_lsj-3x-fcmae_coco.py'

@@ -25,6 +25,8 @@ from convnextv2_mm.engine.config.ignore_index import check_ignore_index
 from convnextv2_mm.engine.config.reading import check_model, read_config
 from convnextv2_mm.errors import BadData
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 CONFIG = str(ROOT / 'configs/demo/upernet_convnextv2-a_shapes.py')
 SIDE = 64

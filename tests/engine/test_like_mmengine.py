@@ -22,6 +22,8 @@ from torch import nn
 
 from convnextv2_mm.engine.runner.resume import same
 
+pytestmark = pytest.mark.long
+
 
 @MODELS.register_module()
 class Probe(BaseModel):

@@ -20,6 +20,7 @@ def operator(request):
     module._is_triton_right.cache_clear()
 
 
+@pytest.mark.long
 def test_triton_is_tried_out(operator):
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     assert operator._is_triton_right(device)

@@ -70,6 +70,7 @@ def test_torch_equals_brute_force(batch, grid, side, channels, dtype, tolerance)
     check(x, layout, side, 'torch', tolerance)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(('batch', 'grid', 'side'), FULL if IS_FULL else FEW)
 @pytest.mark.parametrize('channels', [40, 80, 160, 352] if IS_FULL else [40, 72])
 @pytest.mark.parametrize(('dtype', 'tolerance'), TOLERANCES[:2])
@@ -91,6 +92,7 @@ def test_spconv_equals_brute_force(batch, grid, side, channels, dtype, tolerance
     check(x, layout, side, 'spconv', tolerance)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('size', [(1, 1), (5, 9), (8, 4)])
 @pytest.mark.parametrize('backend', ['torch', 'triton', 'spconv'])
 def test_dense_image_of_any_size(size, backend):
@@ -106,6 +108,7 @@ def test_no_bias():
         torch.testing.assert_close(y.double(), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.long
 def test_weight_gradient_is_deterministic():
     x = torch.randn(1, 8, 8, 8, device=DEVICE)
     grads = []

@@ -39,6 +39,7 @@ def results(function, tensors, direction):
     return y, *torch.autograd.grad((y * direction.to(y.dtype)).sum(), tensors)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('backend', ['torch', 'triton'])
 @pytest.mark.parametrize('shape', SHAPES)
 @pytest.mark.parametrize('channels', [40, 160])

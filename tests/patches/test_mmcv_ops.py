@@ -490,6 +490,7 @@ def test_compiled_operators_that_do_not_load_are_replaced_aloud(compiled):
     assert ext.nms is nms.nms
 
 
+@pytest.mark.long
 def test_mmdet_may_have_failed_before():
     """Whoever forgot us meets mmdet's error, and can go on after importing us."""
     code = (
@@ -507,6 +508,7 @@ def test_mmdet_may_have_failed_before():
     assert result.stdout.split()[-1] == '1'
 
 
+@pytest.mark.long
 def test_a_fresh_process_imports_mmdet_and_mmseg_and_logs_its_environment():
     code = (
         'from convnextv2_mm.patches.mmcv_ops import provide_mmcv_ops\n'

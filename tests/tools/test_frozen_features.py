@@ -7,8 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from mmpretrain.visualization import UniversalVisualizer
-from run_tool import run_tool
+from run_tool import run_tool as run
 
 from convnextv2_mm.apis.knn import NearestNeighbours
 from convnextv2_mm.datasets.shapes.drawing import CLASSES, write_shapes
@@ -18,11 +17,6 @@ from convnextv2_mm.models import ConvNeXtV2
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / 'configs/classification').glob('*_linear-probe_*.py'))
 NUM_TRAIN, NUM_VAL, SIZE = 48, 24, 64
-
-
-def run(tool: str, *arguments: object) -> None:
-    UniversalVisualizer._instance_dict.clear()  # or it goes on writing where the run before did
-    run_tool(tool, *arguments)
 
 
 @pytest.fixture(scope='module')

@@ -7,12 +7,9 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
-from mmdet.visualization import DetLocalVisualizer
 from mmpretrain.datasets import ImageNet
-from mmpretrain.visualization import UniversalVisualizer
-from mmseg.visualization import SegLocalVisualizer
 from real_formats import write_real_formats
-from run_tool import run_tool
+from run_tool import run_tool as run
 
 from convnextv2_mm.datasets.shapes.drawing import CLASSES, draw, write_shapes
 from convnextv2_mm.engine.config.reading import check_model, read_config
@@ -67,13 +64,6 @@ METRIC = {
     'detection': 'coco/bbox_mAP',
     'segmentation': 'mIoU',
 }
-
-
-def run(tool: str, *arguments: object) -> None:
-    """Run ``tools/TOOL.py`` in this process, as if it were a new one."""
-    for visualizer in (DetLocalVisualizer, SegLocalVisualizer, UniversalVisualizer):
-        visualizer._instance_dict.clear()  # or they go on writing where the run before did
-    run_tool(tool, *arguments)
 
 
 def logged(work_dir: Path, key: str) -> list[float]:

@@ -11,6 +11,8 @@ import pytest
 from convnextv2_mm.datasets.shapes.drawing import write_shapes
 from convnextv2_mm.utils.opencv import HEADLESS
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 DESKTOP = 'GL.so.1 GLX.so.0 EGL.so.1 X11.so.6 Xext.so.6 Xrender.so.1 xcb.so.1 SM.so.6 ICE.so.6'
 DESKTOP += ' glib-2.0.so.0 gthread-2.0.so.0'

@@ -13,6 +13,7 @@ from mmengine.registry import DATASETS
 from PIL import Image
 from pycocotools.coco import COCO
 
+from convnextv2_mm.datasets.shapes import drawing as shapes
 from convnextv2_mm.datasets.shapes.drawing import (
     CLASSES,
     SEG_CLASSES,
@@ -20,7 +21,6 @@ from convnextv2_mm.datasets.shapes.drawing import (
     draw,
     write_shapes,
 )
-from convnextv2_mm.datasets.shapes.drawing import drawing as shapes
 
 SET = dict(num_train=14, num_val=6, size=96, seed=3)
 COUNTS = dict(train=14, val=6)

@@ -50,6 +50,7 @@ def foreign_configs() -> list[Path]:
     return found
 
 
+@pytest.mark.long
 def test_configs_of_other_libraries_pass():
     checked = 0
     for path in foreign_configs():

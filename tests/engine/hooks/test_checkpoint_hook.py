@@ -23,6 +23,8 @@ from convnextv2_mm.engine.hooks.checkpoint_hook import AtomicLocalBackend
 from convnextv2_mm.engine.runner.resume import RunStopped, find_checkpoint, same
 from convnextv2_mm.utils.distributed import destroying_process_group
 
+pytestmark = pytest.mark.long
+
 VALIDATION = {
     'val_dataloader': dict(
         batch_size=2,

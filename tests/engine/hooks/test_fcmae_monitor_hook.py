@@ -84,6 +84,7 @@ def scalars(work_dir):
     return [json.loads(line) for line in lines]
 
 
+@pytest.mark.long
 def test_training_is_bit_equal_with_and_without(shapes, tmp_path):
     runners = [
         build(shapes, tmp_path / name, hooks)

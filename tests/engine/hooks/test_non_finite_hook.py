@@ -16,6 +16,8 @@ from convnextv2_mm.engine import NonFiniteHook
 from convnextv2_mm.engine.runner.resume import RunStopped, same
 from convnextv2_mm.utils.distributed import leave_process_group
 
+pytestmark = pytest.mark.long
+
 
 @MODELS.register_module()
 class Small(BaseModel):

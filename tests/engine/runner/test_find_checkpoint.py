@@ -84,6 +84,7 @@ def look_and_agree(rank, folder):
     leave_process_group()
 
 
+@pytest.mark.long
 def test_processes_agree_on_what_the_first_has_found(tmp_path):
     torch.multiprocessing.spawn(look_and_agree, (tmp_path,), nprocs=2)
     for number, agreed in enumerate(['iter_9.pth True', 'None False']):

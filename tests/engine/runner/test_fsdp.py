@@ -15,6 +15,8 @@ from convnextv2_mm.checkpoints import read_checkpoint
 from convnextv2_mm.models import ConvNeXtV2
 from convnextv2_mm.utils.distributed import leave_process_group
 
+pytestmark = pytest.mark.long
+
 SMALL = dict(depths=[1, 1, 2, 1], channels=[8, 16, 24, 40])
 MODEL = dict(
     type='convnextv2_mm.FCMAE',

@@ -33,6 +33,7 @@ RUNS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('kind', RUNS)
 def test_resume_is_exact(kind, shapes, tmp_path, scaler_on_cpu):
     whole = Run(shapes, tmp_path / 'whole', RUNS[kind])
@@ -56,6 +57,7 @@ def test_resume_is_exact(kind, shapes, tmp_path, scaler_on_cpu):
             assert same(found[part], expected[part]), (kills, part)
 
 
+@pytest.mark.long
 def test_loader_processes_change_nothing(shapes, tmp_path):
     whole = Run(shapes, tmp_path / 'whole')
     whole()

@@ -34,6 +34,7 @@ def other(tmp_path):
     os.kill(loader, signal.SIGKILL)
 
 
+@pytest.mark.long
 def test_second_run_is_refused_until_the_first_ends(other, tmp_path, monkeypatch):
     monkeypatch.setattr(module, 'PATIENCE', 0.3)
     sentence = rf'{tmp_path} is in use by another run, process {other.pid} on \S+: give another'
@@ -47,6 +48,7 @@ def test_second_run_is_refused_until_the_first_ends(other, tmp_path, monkeypatch
     assert (tmp_path / '.lock').read_text().startswith(f'process {os.getpid()} on')
 
 
+@pytest.mark.long
 def test_run_waits_for_one_that_is_about_to_end(other, tmp_path):
     subprocess.Popen(['sh', '-c', f'sleep 0.5; kill -9 {other.pid}'])
     lock_work_dir(str(tmp_path))
@@ -68,6 +70,7 @@ with ignore_broken_pipe():
 """
 
 
+@pytest.mark.long
 def test_closed_pipe_does_not_end_a_run(tmp_path):
     command = f'"{sys.executable}" -c "$0" {tmp_path}/end | head -1; exit ${{PIPESTATUS[0]}}'
     done = subprocess.run(

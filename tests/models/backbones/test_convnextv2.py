@@ -143,6 +143,7 @@ def test_packed_equals_masked_and_mmpretrain(size, batch):
         assert relative(mine.grad, other.grad) < 1e-4, name
 
 
+@pytest.mark.long
 def test_triton_encoder_equals_masked():
     images = torch.randn(1, 3, 32, 96, device=DEVICE)
     mask = torch.tensor([[0, 1, 0]])

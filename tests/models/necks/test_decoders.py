@@ -119,6 +119,7 @@ def test_packed_equals_masked(decoder, batch, size):
         assert (mine - other).norm() <= 1e-4 * other.norm()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('size', [(64, 64), (96, 64)])
 @pytest.mark.parametrize('batch', [1, 3])
 @each_decoder

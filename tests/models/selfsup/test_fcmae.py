@@ -209,6 +209,7 @@ def _ddp_rank(rank, address):
     leave_process_group()
 
 
+@pytest.mark.long
 def test_ddp_finds_no_unused_parameter(tmp_path):
     torch.multiprocessing.spawn(_ddp_rank, (f'file://{tmp_path}/rendezvous',), nprocs=2)
 
@@ -236,6 +237,7 @@ def step(model, images):
     return loss.detach(), [p.grad.clone() for p in model.parameters()]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('backend', ['masked', 'spconv', 'triton'])
 def test_backends_take_the_same_step(backend):
     if backend == 'spconv':
@@ -249,6 +251,7 @@ def test_backends_take_the_same_step(backend):
         assert (a - b).norm() <= 1e-4 * b.norm()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('backend', ['torch', 'triton'])
 def test_step_compiles_whole(backend):
     images = torch.randn(1, 3, 64, 96)
@@ -261,6 +264,7 @@ def test_step_compiles_whole(backend):
         assert (a - b).norm() <= 1e-4 * b.norm()
 
 
+@pytest.mark.long
 def test_compiled_step_draws_the_same_masks():
     """In a graph of its own: there would be one for each seed."""
     model = build('torch')
@@ -282,6 +286,7 @@ class NoHostReads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('backend', ['torch', 'triton'])
 def test_step_does_not_wait_for_the_device(backend):
     model, images = build(backend), torch.randn(1, 3, 64, 96)
