@@ -26,6 +26,7 @@ if 'mmengine.runner.checkpoint' in sys.modules:
     from . import checkpoints  # noqa: F401  # its loader learns convnextv2://
 
 if TYPE_CHECKING:  # for editors and type checkers
+    from .apis.analysis.reconstruction import reconstruct
     from .apis.browse import browse_dataset
     from .apis.conversion import convert
     from .apis.dataset_check import check_dataset
@@ -55,6 +56,7 @@ _PUBLIC = {
     'apis.sweep': ['sweep'],
     'apis.flops': ['count_flops'],
     'apis.knn': ['evaluate_knn'],
+    'apis.analysis.reconstruction': ['reconstruct'],
     'patches': ['safe_loading'],
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}
@@ -78,6 +80,7 @@ __all__ = [
     'load_model',
     'predict',
     'read_checkpoint',
+    'reconstruct',
     'safe_loading',
     'save_predictions',
     'sweep',

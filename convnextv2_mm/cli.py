@@ -42,7 +42,7 @@ TOOLS = {
 
 
 def main() -> None:
-    """Run the tool that the first argument names, with the others."""
+    """Run the tool named by the first argument with the remaining arguments."""
     command, *arguments = sys.argv[1:] or ['--help']
     if command in ('-h', '--help'):
         print(describe())
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def describe() -> str:
-    """The commands, each with the first sentence of its script."""
+    """List the commands, each with the first sentence of its script."""
     lines = ['usage: convnextv2 COMMAND ARGUMENTS; convnextv2 COMMAND --help tells them', '']
     for command, script in TOOLS.items():
         text = (tools_folder() / script).read_text(encoding='utf-8')
@@ -72,7 +72,7 @@ def describe() -> str:
 
 
 class _OptionsAction(DictAction):
-    """MMEngine's action of ``--cfg-options``; what is no ``KEY=VALUE`` ends in one sentence."""
+    """MMEngine's ``--cfg-options`` action; anything but ``KEY=VALUE`` is a one-sentence error."""
 
     def __call__(
         self,
@@ -89,7 +89,7 @@ class _OptionsAction(DictAction):
 
 
 class ValuesAction(DictAction):
-    """MMEngine's action of ``--cfg-options`` for lists of values, with errors of one sentence."""
+    """MMEngine's ``--cfg-options`` action for lists of values, with one-sentence errors."""
 
     def __call__(
         self,
@@ -108,7 +108,7 @@ class ValuesAction(DictAction):
 
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
-    """Let a tool take ``--cfg-options KEY=VALUE ...``."""
+    """Add ``--cfg-options KEY=VALUE ...`` to a tool."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -119,7 +119,7 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_run_arguments(parser: argparse.ArgumentParser, work_dir: str) -> None:
-    """Let a tool take what training and testing share.
+    """Add the arguments that training and testing share.
 
     Args:
         parser: Of the tool.
@@ -153,7 +153,7 @@ class _LocalRankAction(argparse.Action):
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """Let a tool take ``--device``; by default the GPU, if there is one."""
+    """Add ``--device`` to a tool; the default is the GPU, if there is one."""
     import torch
 
     parser.add_argument(

@@ -64,7 +64,7 @@ def test_commands_are_listed(monkeypatch, capsys):
     assert all(f'  {name} ' in listed for name in TOOLS)
     folder = Path(__file__).parents[1] / 'tools'
     scripts = {str(path.relative_to(folder)) for path in folder.rglob('*.py')}
-    assert scripts - set(TOOLS.values()) == {'analysis_tools/model_arguments.py'}
+    assert scripts - set(TOOLS.values()) == {'analysis_tools/arguments.py'}
 
 
 def test_a_typo_names_the_command(monkeypatch, capsys):

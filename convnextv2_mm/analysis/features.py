@@ -1,4 +1,4 @@
-"""Features inside a network, one layer after the other while it runs."""
+"""Watch features inside a network while it runs."""
 
 from __future__ import annotations
 

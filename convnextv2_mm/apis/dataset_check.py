@@ -45,7 +45,7 @@ class Part(NamedTuple):
 
 
 class DatasetCheck(NamedTuple):
-    """What is to be checked.
+    """The data sets to check.
 
     Attributes:
         parts: The data sets, each once.
@@ -59,7 +59,7 @@ class DatasetCheck(NamedTuple):
 
 
 class DatasetReport(NamedTuple):
-    """What a check has found.
+    """The result of a check.
 
     Attributes:
         problems: Split and finding of all that is left out, replaced or stops a run.
@@ -98,7 +98,7 @@ def plan_check(
     splits: Sequence[str] = SPLITS,
     cfg_options: dict | None = None,
 ) -> DatasetCheck:
-    """Find what is to be checked; see :func:`check_dataset`."""
+    """Find the data sets to check; see :func:`check_dataset`."""
     name = config.filename if isinstance(config, Config) else config
     config = read_config(config, cfg_options)
     parts: list[Part] = []
@@ -129,7 +129,7 @@ def run_check(
     out: Path | None = None,
     tell: Callable[[str], None] = print,
 ) -> DatasetReport:
-    """Check data sets, telling problems as they come, the rest in numbers, then the classes.
+    """Check data sets: print problems as they are found, counts of the rest, then the classes.
 
     Args:
         check: From :func:`plan_check`.
@@ -187,7 +187,7 @@ def _findings(
 
 @contextmanager
 def _json_list(path: Path | None) -> Iterator[Callable[[dict], None]]:
-    """What writes entries into a list in a JSON file, one a line; without a path, nowhere."""
+    """A function that appends entries to a JSON list in a file; without a path, it does nothing."""
     if path is None:
         yield lambda entry: None
         return
@@ -211,7 +211,7 @@ def class_entries(counts: ClassCounts) -> Iterator[dict]:
 
 
 def class_table(splits: dict[str, ClassCounts]) -> Iterator[str]:
-    """Lines of a table of all classes, or the rarest, with their counts in each split."""
+    """Table of all classes, or the rarest, with their counts in each split."""
     if not splits:
         return
     counts = list(splits.values())

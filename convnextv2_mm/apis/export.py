@@ -112,7 +112,7 @@ class FullSizeLogits(nn.Module):
 
 
 def choose_part(model: nn.Module, backbone: bool) -> tuple[nn.Module, list[str]]:
-    """The network to export, and the names of its outputs."""
+    """Choose the network to export, and the names of its outputs."""
     from mmpretrain.models import ImageClassifier  # these two are slow to import
     from mmseg.models import EncoderDecoder
 

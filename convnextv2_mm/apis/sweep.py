@@ -119,7 +119,7 @@ def plan(
 
 
 def check_key(config: Config, key: str) -> object:
-    """See that a key means something to the run, and return its value.
+    """Check that a key means something to the run, and return its value.
 
     A key must be in the config, below what MMEngine's runner reads. One that is not there is
     allowed where its parent names a ``type`` that has an argument of this name, and in
@@ -160,7 +160,7 @@ def check_key(config: Config, key: str) -> object:
 
 
 def arguments_of(node: dict) -> set[str]:
-    """Names of the arguments of the class that a dict of the config is built of."""
+    """Argument names of the class that a dict of the config builds."""
     kind = node.get('type')
     found = [kind]
     if isinstance(kind, str):
@@ -224,7 +224,7 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
 
 
 def format_value(value: object) -> str:
-    """As DictAction reads it."""
+    """Format a value as DictAction reads it."""
     return str(value).replace(' ', '')
 
 
@@ -246,7 +246,7 @@ class Run:
         return config
 
     def write(self) -> None:
-        """Leave what --gather needs.
+        """Write what --gather needs.
 
         Raises:
             ValueError: If the folder has a run of something else.
@@ -303,7 +303,7 @@ class Run:
         return {k: v for k, v in found.items() if k not in ('step', 'time', 'data_time')}
 
     def train_command(self, gpus: int | None, partition: str | None) -> list[str]:
-        """How to train it, or to go on with it."""
+        """The command that trains or resumes it."""
         options = ['--work-dir', str(self.folder), *['--resume'] * bool(self.checkpoint)]
         options += self._changes()
         if partition:
@@ -314,7 +314,7 @@ class Run:
         return [sys.executable, str(tools_folder() / 'train.py'), self.config, *options]
 
     def test_command(self, gpus: int | None) -> list[str]:
-        """How to test its newest checkpoint."""
+        """The command that tests its newest checkpoint."""
         files = [self.config, str(self.checkpoint)]
         options = ['--work-dir', str(self.folder / 'test'), *self._changes()]
         if gpus:
@@ -347,7 +347,7 @@ def execute(command: list[str], run: Run) -> None:
 
 
 def train(run: Run, gpus: int | None, partition: str | None) -> str:
-    """Train and test a run as far as that is to be done, and say what became of it."""
+    """Train and test a run as far as needed, and return its state."""
     failure = run.folder / 'failure.txt'
     failure.unlink(missing_ok=True)
     try:
@@ -427,6 +427,6 @@ def gather(runs: list[Run], metrics: list[str] | None, work_dir: Path) -> Pretty
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file, or leave the one that is there."""
+    """Write a file atomically."""
     with atomic_write(path) as beside:
         beside.write_text(text)

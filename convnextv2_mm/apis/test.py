@@ -52,7 +52,7 @@ def build_runner(
     cfg_options: dict | None = None,
     launcher: str = 'none',
 ) -> Runner:
-    """Prepare a test and find the mistakes in it that show before the first image.
+    """Build a runner for a test, and find mistakes before the first image.
 
     Args:
         config: File, ``convnextv2_mm::FOLDER/NAME.py``, or config, which stays as it is.

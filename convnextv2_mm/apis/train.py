@@ -76,7 +76,7 @@ def build_runner(
     cfg_options: dict | None = None,
     launcher: str = 'none',
 ) -> Runner | FlexibleRunner:
-    """Prepare a run and find the mistakes in it that show before the first step.
+    """Build a runner, and find mistakes before the first step.
 
     Args:
         config: File, ``convnextv2_mm::FOLDER/NAME.py``, or config, which stays as it is.
@@ -134,7 +134,7 @@ def build_runner(
 
 
 def check_config(config: Config) -> nn.Module:
-    """Find the mistakes in a config that show before a run; the model without its weights."""
+    """Find the mistakes in a config that show before a run; return the model on the meta device."""
     hooks = [hook.type for hook in config.get('custom_hooks') or []]
     splits = ['train', 'val']
     check_loaders(config, splits)
@@ -153,7 +153,7 @@ def check_config(config: Config) -> nn.Module:
 
 
 def choose_checkpoint(config: Config) -> None:
-    """Look at the file to start from, or lock the work dir and find the newest one there."""
+    """Check the file to start from, or lock the work dir and find the newest checkpoint there."""
     if config.get('load_from'):
         with prefix_errors('--resume' if config.get('resume') else 'load_from'):
             read_state_dict(config.load_from, 'meta')
@@ -172,7 +172,7 @@ def choose_checkpoint(config: Config) -> None:
 
 
 def look_at_data(runner: Runner | FlexibleRunner, model: nn.Module) -> None:
-    """Build the loops, with which the run begins, and load a sample for each.
+    """Build the loops and load a sample for each.
 
     The log tells what of the schedule and the batch does not fit into the run.
     """

@@ -1,4 +1,4 @@
-"""Which ConvNeXt a set of weights is of: read from names and shapes, and checked."""
+"""Infer which ConvNeXt a set of weights belongs to, from its names and shapes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _REPLACEMENTS['GRN']['residual'] = False  # any but the paper's
 
 @dataclass(frozen=True)
 class Architecture:
-    """A ConvNeXt as its weights tell it.
+    """The architecture of a ConvNeXt, as inferred from its weights.
 
     Args:
         depths: Blocks of each stage.
@@ -71,7 +71,7 @@ class Architecture:
 
 
 def infer_architecture(weights: Weights) -> Architecture:
-    """Tell the architecture from the weights, under our names.
+    """Infer the architecture from weights under our names.
 
     Raises:
         ValueError: If weights are missing, or shapes do not fit one network.

@@ -1,4 +1,4 @@
-"""Whether a file of ``torch.save``, a zip archive, is as it was written.
+"""Check that a zip archive written by ``torch.save`` is undamaged.
 
 The archive has a checksum (CRC-32) of each member. PyTorch writes them and does not look at them: a
 flipped bit is loaded as another weight.

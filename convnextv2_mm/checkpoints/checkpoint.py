@@ -1,4 +1,4 @@
-"""A ConvNeXt out of a file of any layout, under our names."""
+"""Read a ConvNeXt from a file of any layout, under our names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .reading import (
 
 @dataclass
 class Checkpoint:
-    """The weights of a ConvNeXt, and what was found on the way to them.
+    """The weights of a ConvNeXt, and what was found while reading them.
 
     Args:
         weights: Under our names; see :mod:`convnextv2_mm.checkpoints.naming`.

@@ -1,4 +1,4 @@
-"""Downloads: whole, over https alone, and each address under a name of its own."""
+"""Downloads over https only, each URL with its own cache entry, never half-written."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SECONDS_WITHOUT_DATA = 60
 
 
 def hash_in(name: str) -> str | None:
-    """The beginning of the SHA-256 that OpenMMLab puts into the names of its files, if any."""
+    """The SHA-256 prefix that OpenMMLab puts into its file names, if there is one."""
     match = re.search(r'_\d{8}-([0-9a-f]{8})\.pth$', name)
     return match[1] if match else None
 
@@ -55,7 +55,7 @@ def sha256(path: Path) -> str:
 
 
 def download(url: str, path: Path) -> None:
-    """Download a file: ``path`` is there when all of it has come, and not before.
+    """Download a file; ``path`` appears only once the download is complete.
 
     Raises:
         OSError: If it cannot be had, or the server leads to another kind of address than https.

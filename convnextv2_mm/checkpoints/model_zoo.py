@@ -198,7 +198,7 @@ MODEL_ZOO = _parse_table()
 
 
 def fetch(source: str, name: str | None = None) -> Path:
-    """Get a file from the cache of torch.hub, or download it there; check its hash or size.
+    """Get a file from torch.hub's cache, downloading it first if needed; check its hash or size.
 
     Processes that ask at once download it once.
 

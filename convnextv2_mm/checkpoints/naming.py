@@ -1,4 +1,4 @@
-"""How each library names and shapes the weights of ConvNeXt: one table a library, read both ways.
+"""How each library names and shapes the weights of ConvNeXt: one table per library, used both ways.
 
 A row of a table says how one of our names is called there, and in what form the tensor is kept if
 not in ours. In names, ``{i}`` is a stage, ``{j}`` a block, ``{k}`` a layer of a stem or of a
@@ -223,7 +223,7 @@ class Naming:
             yield ours, places[place] + name, form
 
     def find_roots(self, names: Iterable[str]) -> list[str]:
-        """Where backbones of this layout lie among ``names``: ``['backbone.']``, or ``['']``."""
+        """Prefixes of the backbones of this layout: ``['backbone.']``, or ``['']``."""
         theirs = next(theirs for ours, theirs, _ in self.rows('') if '.depthwise_conv.' in ours)
         block = _regex(theirs.replace('{p}', 'weight'))
         pattern = re.compile(rf'(?P<root>(?:.+\.)?){block}')

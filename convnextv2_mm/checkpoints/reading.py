@@ -56,7 +56,7 @@ _ZOOS = {
 
 
 def _getattr_of_history_buffer(owner: Any, name: str) -> Any:
-    """Stand in for ``getattr`` in a pickle: MMEngine's logs ask for these methods and no more.
+    """Stand in for ``getattr`` in a pickle; MMEngine's logs only need these methods.
 
     MMEngine allows ``getattr`` itself, and with that a pickle reaches ``exec``.
     """
@@ -232,7 +232,7 @@ def _read_pickle(path: Path, device: str) -> Any:
 
 
 def _first_import(path: Path) -> str | None:
-    """What a pickle of a protocol that PyTorch does not know imports first, but for PyTorch."""
+    """The first import outside PyTorch in a pickle whose protocol PyTorch cannot read."""
     strings: list[str] = []
     with path.open('rb') as file:
         start = file.read(1 << 20)
@@ -274,7 +274,7 @@ def load_from_anywhere(filename: str, map_location: Any = None) -> Any:
 
 
 def find_state_dict(content: Any, source: str | Path) -> tuple[dict[str, Tensor], str]:
-    """Find the weights in what a file holds, averaged ones (EMA) before others.
+    """Find the weights in a loaded file, preferring averaged (EMA) ones.
 
     Returns:
         The state dict, and the entry it was found under; '' if it is all there is.

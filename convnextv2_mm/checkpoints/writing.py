@@ -1,4 +1,4 @@
-"""Writing a checkpoint in the layout of a library, whole or not at all."""
+"""Write a checkpoint in the layout of a library, atomically."""
 
 from __future__ import annotations
 

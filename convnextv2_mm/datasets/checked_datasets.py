@@ -1,4 +1,4 @@
-"""Data sets that check what they are given, and can train around what is bad.
+"""Data sets that check their files, and can skip bad samples in training.
 
 An image or label map that cannot be used raises :class:`~convnextv2_mm.errors.BadData` while it is
 loaded (:mod:`convnextv2_mm.datasets.transforms.loading`). With ``skip_bad_data``, which is for
@@ -30,7 +30,7 @@ _PATH_KEYS = {'img': 'img_path', 'seg': 'seg_map_path'}
 
 
 def leaves_folder(path: str, folder: str) -> bool:
-    """Whether a path made of a folder and a name from a file leads out of the folder.
+    """Whether a file name, joined to a folder, points outside that folder.
 
     By their names alone: symbolic links are the user's own. No folder is the current one.
     """
@@ -43,7 +43,7 @@ def leaves_folder(path: str, folder: str) -> bool:
 
 
 def entry_problem(dataset: BaseDataset, info: dict, num_classes: int) -> str:
-    """What forbids an entry of a data list, or ''."""
+    """Why an entry of a data list cannot be used; '' if it can."""
     for key, folder in dataset.data_prefix.items():
         path = info.get(_PATH_KEYS.get(key, key))
         if path is not None and leaves_folder(path, folder):
@@ -57,7 +57,7 @@ def entry_problem(dataset: BaseDataset, info: dict, num_classes: int) -> str:
 
 
 class SkipBadData:
-    """Mixin before a data set class of OpenMMLab.
+    """Mixin that lets an OpenMMLab data set check and skip bad data.
 
     Paths that leave the folder they are given in, and labels of no class, stop the run when the
     data set is built. With ``skip_bad_data``, a sample that cannot be loaded is replaced by one
@@ -88,7 +88,7 @@ class SkipBadData:
         return data_list
 
     def prepare_data(self, idx: int) -> dict | None:
-        """Load a sample; None where it is bad and another is to take its place.
+        """Load a sample; None if it is bad and another one should replace it.
 
         Raises:
             BadData: If it is bad and may not be replaced, or too many are.
@@ -144,7 +144,7 @@ class BaseSegDataset(SkipBadData, mmseg.datasets.BaseSegDataset):
     """
 
     def load_data_list(self) -> list[dict]:
-        """The images and label maps that are found in the folders, or named in ``ann_file``."""
+        """The images and label maps found in the folders or listed in ``ann_file``."""
         labels = dict(ignore_index=self.ignore_index)
         if classes := self.METAINFO.get('classes') or self._metainfo.get('classes'):
             labels['num_labels'] = len(classes)
@@ -169,7 +169,7 @@ class ADE20KDataset(BaseSegDataset, mmseg.datasets.ADE20KDataset):
 
 
 def coco_options(pipeline: Compose, classes: Sequence[str]) -> dict:
-    """What ``find_coco_problems`` has to look at for a pipeline of MMDetection."""
+    """Options of ``find_coco_problems`` for an MMDetection pipeline."""
     masks = [step for step in pipeline.transforms if getattr(step, 'with_mask', False)]
     return dict(
         classes=classes, masks=bool(masks), polygons_only=any(not s.poly2mask for s in masks)
@@ -178,10 +178,10 @@ def coco_options(pipeline: Compose, classes: Sequence[str]) -> dict:
 
 @DATASETS.register_module()
 class CocoDataset(SkipBadData, mmdet.datasets.CocoDataset):
-    """COCO, or any data set in its format, without the annotations that cannot be used."""
+    """COCO, or any data set in COCO format, without unusable annotations."""
 
     def load_data_list(self) -> list[dict]:
-        """The images with the objects that can be used."""
+        """The images, with the objects that can be used."""
         options = coco_options(self.pipeline, self._metainfo.get('classes') or ())
         self.COCOAPI = partial(CheckedCOCO, skip_bad_data=self.skip_bad_data, **options)
         return super().load_data_list()

@@ -1,4 +1,4 @@
-"""How often each class occurs in a data set: its objects, pixels and images.
+"""Count how often each class occurs in a data set: objects, pixels and images.
 
 A class without any is never learned, and nothing else would say so.
 """
@@ -59,7 +59,7 @@ class ClassCounts:
 
     @property
     def ignored_share(self) -> float:
-        """Part of all objects or pixels that is ignored, from 0 to 1."""
+        """Fraction of all objects or pixels that is ignored."""
         return self.ignored / max(1, self.ignored + self.amounts.total())
 
 
@@ -102,7 +102,7 @@ def count_sample(info: dict, loader: LoadAnnotations | None = None) -> ClassCoun
 
 
 def label_map_loader(dataset: Dataset) -> LoadAnnotations | None:
-    """What reads the label maps as the pipeline of a data set does; None where it has none."""
+    """The pipeline step that reads a data set's label maps; None if there is none."""
     for step in getattr(getattr(dataset, 'pipeline', None), 'transforms', ()):
         if isinstance(step, LoadAnnotations):
             return step
@@ -112,7 +112,7 @@ def label_map_loader(dataset: Dataset) -> LoadAnnotations | None:
 
 
 def inner_datasets(dataset: Dataset) -> Iterator[Dataset]:
-    """The data sets within those that repeat, join or mix others."""
+    """The innermost data sets inside wrappers that repeat, join or mix others."""
     if isinstance(dataset, mmpretrain.datasets.KFoldDataset):  # has only a part of what it wraps
         yield dataset
     elif hasattr(dataset, 'datasets'):
@@ -191,7 +191,7 @@ def report_classes(parts: list[Dataset]) -> tuple[str, bool]:
 
 
 def likely_cause(counts: ClassCounts, reduce_zero_label: bool) -> str:
-    """Why classes of label maps are absent, where the stored values tell; or ''."""
+    """The likely reason why classes are absent from label maps, or ''."""
     values = set(counts.values)
     if values == {0, IGNORED} and counts.ignored:
         return (
@@ -208,7 +208,7 @@ def likely_cause(counts: ClassCounts, reduce_zero_label: bool) -> str:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names in a sentence, the first few of many."""
+    """Names as part of a sentence, shortened if there are many."""
     names = list(names)
     more = f' and {len(names) - FEW:,} more' if len(names) > FEW else ''
     return ', '.join(map(str, names[:FEW])) + more

@@ -1,4 +1,4 @@
-"""The one reader of COCO files, for data sets and for their evaluation."""
+"""The reader of COCO files, shared by data sets and their evaluation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .coco_values import normalize_values
 
 
 class CheckedCOCO(COCO):
-    """A COCO file whose values are plain, without the annotations that cannot be used.
+    """A COCO file with normalized values and without unusable annotations.
 
     Args:
         file: Its path.
@@ -75,7 +75,7 @@ class CheckedCOCO(COCO):
         return super().loadCats([ids] if isinstance(ids, str) else ids)
 
     def _check(self) -> dict[Any, Any]:
-        """Say what is wrong, or raise; give what is to be left out, by the annotations' ids."""
+        """Report what is wrong, or raise; return the ids of annotations to leave out."""
         left_out = {}
         for problem in find_coco_problems(self.dataset, **self._options):
             effect = EFFECTS[problem.kind][0 if self._skip else 1]

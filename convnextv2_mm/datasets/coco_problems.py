@@ -1,4 +1,4 @@
-"""What is wrong in the annotations of a COCO file, before anything trains or evaluates on them.
+"""Find problems in a COCO file before anything trains or evaluates on it.
 
 pycocotools checks nothing: of two images with the same id it takes the later with the objects of
 both, and a run-length mask with broken counts makes it read past its memory.
@@ -41,7 +41,7 @@ LARGEST = 1e6  # pixels: a polygon beyond takes pycocotools memory without limit
 
 
 class CocoProblem(NamedTuple):
-    """One thing that is wrong.
+    """A problem in a COCO file.
 
     Attributes:
         kind: One of ``EFFECTS``.
@@ -57,7 +57,7 @@ class CocoProblem(NamedTuple):
 def find_coco_problems(
     content: Any, classes: Sequence[str] = (), masks: bool = True, polygons_only: bool = False
 ) -> Iterator[CocoProblem]:
-    """Look through what a COCO file holds.
+    """Find the problems in the contents of a COCO file.
 
     Args:
         content: The file's content, after ``normalize_values``.
@@ -110,7 +110,7 @@ def find_coco_problems(
 
 
 def category_ids(content: dict) -> dict[str, Any]:
-    """Id of the category of each name; of two with one name, the first that has objects."""
+    """Category id of each name; of two with the same name, the one that has objects."""
     used = {annotation['category_id'] for annotation in content['annotations']}
     ids: dict[str, Any] = {}
     for category in content['categories']:

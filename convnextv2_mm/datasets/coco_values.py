@@ -1,4 +1,4 @@
-"""Brings the values of a COCO file to the form that pycocotools and MMDetection count on.
+"""Normalize the values of a COCO file to the form that pycocotools and MMDetection expect.
 
 Many tools write COCO files, and not all write what COCO's own hold. Values whose meaning is plain
 are changed here; all others stay as they are, and :mod:`convnextv2_mm.datasets.coco_problems` names
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def normalize_values(content: Any) -> None:
-    """Change, in place, what a COCO file holds. It may hold anything.
+    """Normalize the contents of a COCO file in place, whatever they are.
 
     - Ids and sizes such as ``3.0`` and ``'3'`` become ``3``.
     - Polygons get float coordinates: of whole numbers MMDetection makes integer arrays, and cuts

@@ -1,4 +1,4 @@
-"""What is wrong or unusual with a data set: its annotations, its samples and its classes."""
+"""Find what is wrong or unusual in a data set: annotations, samples and classes."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def find_in_files(
     title: str,
     counts: ClassCounts,
 ) -> Iterator[Finding]:
-    """What reading each file and annotation shows."""
+    """Findings from reading each file and annotation."""
     try:
         if isinstance(dataset, mmdet.datasets.CocoDataset):
             content = json.loads(fileio.get_text(dataset.ann_file))
@@ -162,7 +162,7 @@ def _order_findings(dataset: BaseDataset, categories: list[dict]) -> Iterator[Fi
 
 
 def folder_findings(dataset: BaseDataset) -> Iterator[Finding]:
-    """Files in the folder of images that the data set does not take for images."""
+    """Files in the image folder that the data set does not treat as images."""
     endings = getattr(dataset, 'extensions', None) or getattr(dataset, 'img_suffix', None)
     if endings is None or dataset.ann_file:
         return

@@ -1,4 +1,4 @@
-"""What is wrong or unusual with the samples of a data set, found by loading each of them."""
+"""Find what is wrong or unusual in the samples of a data set by loading each of them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ DARK = 32  # grey levels of 256 that a 16-bit image reaches at least, if it uses
 
 
 class Finding(NamedTuple):
-    """One thing that is wrong or unusual.
+    """Something that is wrong or unusual.
 
     Attributes:
         kind: A word or two to count by.
@@ -167,7 +167,7 @@ def _sixteen_bits(loaded: np.ndarray) -> Iterator[tuple[str, str, str]]:
 
 
 def capture_complaints(worker: int) -> None:
-    """Let what libraries print to the standard error of this process go to a file."""
+    """Redirect what libraries print to this process's standard error to a file."""
     with tempfile.TemporaryFile() as file:
         os.dup2(file.fileno(), 2)
 

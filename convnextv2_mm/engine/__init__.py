@@ -1,4 +1,4 @@
-"""What MMEngine's runner needs beside the models."""
+"""Hooks, optimizers, loops and config checks for MMEngine's runner."""
 
 from .hooks.checkpoint_hook import CheckpointHook
 from .hooks.fcmae_monitor_hook import FCMAEMonitorHook

@@ -1,4 +1,4 @@
-"""COCO's metrics on the annotations that our data set reads."""
+"""COCO metrics on the annotations that our data set reads."""
 
 from __future__ import annotations
 

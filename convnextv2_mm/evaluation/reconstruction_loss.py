@@ -1,4 +1,4 @@
-"""Evaluation of FCMAE on images that it is not trained on."""
+"""Evaluate FCMAE on held-out images."""
 
 from __future__ import annotations
 

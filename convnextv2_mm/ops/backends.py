@@ -1,4 +1,4 @@
-"""Which implementation of an operator runs."""
+"""Choose the implementation of an operator."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Small parts without a model in them."""
+"""Utilities that do not depend on models."""

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, whatever stops the program or the machine while they are written.
+"""Atomic writes: a file is complete or absent, whatever interrupts the program or the machine.
 
 They are written beside their place, brought to the disk, and renamed into it: POSIX renames a file
 onto another in one step, so that a reader finds the old one or the new one.
@@ -18,7 +18,7 @@ PARTIAL = '.partial'  # ending of what is being written
 
 @contextmanager
 def atomic_write(destination: Path) -> Iterator[Path]:
-    """A path beside ``destination`` that takes its place if all goes well, or is removed.
+    """Write to a temporary path that replaces ``destination`` on success and is removed on failure.
 
     The path is for a file or a folder that does not exist yet. What a kill leaves of it is hidden
     and ends in ``PARTIAL``.

@@ -14,7 +14,7 @@ from torch import nn
 
 
 def init_cpu_process_group(config: Config) -> None:
-    """Let processes that a launcher has started train on CPUs.
+    """Initialize the process group for launched processes that train on CPUs.
 
     MMEngine would look for a GPU. A process group that is there it leaves as it is. The options of
     the config for the wrapper and the group (``find_unused_parameters``, ``model_wrapper_cfg`` and
@@ -32,7 +32,7 @@ def init_cpu_process_group(config: Config) -> None:
 
 @contextmanager
 def destroying_process_group() -> Iterator[None]:
-    """Leave the process group when a run ends, or stops as all processes have agreed to.
+    """Destroy the process group when a run ends or stops by agreement.
 
     If Python is left to it, the threads of the group may abort a process that has done its work,
     and the launcher takes the run for a failed one.

@@ -1,10 +1,10 @@
-"""Where the parts of the project lie that are not Python modules."""
+"""Find the parts of the project that are not Python modules."""
 
 from pathlib import Path
 
 
 def tools_folder() -> Path:
-    """The folder of the tools: in an installation beside the package, in a clone above it."""
+    """The tools folder: inside the package when installed, above it in a clone."""
     package = Path(__file__).resolve().parents[1]
     installed = package / '.mim/tools'
     return installed.resolve() if installed.is_dir() else package.parent / 'tools'

@@ -1,4 +1,4 @@
-"""OpenCV without windows, on machines that have none."""
+"""Import OpenCV on machines without a display."""
 
 import sys
 from pathlib import Path

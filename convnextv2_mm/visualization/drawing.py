@@ -1,4 +1,4 @@
-"""Pictures of images with their labels, boxes and masks: of what a model is given or predicts.
+"""Draw images with their labels, boxes and masks, given or predicted.
 
 Drawn with Pillow and OpenCV and not with the visualizers of mmdet and mmseg: their fonts and lines
 have the same few pixels at 4K as at 640 pixels, their names cover each other, and a 4K picture
@@ -281,7 +281,7 @@ def place_names(
 
 
 def result_names(images: Sequence[str]) -> dict[str, Path]:
-    """A name without ending for the results of each image file; no two files share one.
+    """A unique name, without suffix, for the results of each image file.
 
     The name of the file, or where two files have the same in different folders, its path below the
     folder that all have in common, or where they differ in their ending only, with that.
@@ -299,14 +299,14 @@ def result_names(images: Sequence[str]) -> dict[str, Path]:
 
 
 def write_image(picture: np.ndarray, path: Path) -> None:
-    """Write an RGB picture, making its folder."""
+    """Write an RGB image, creating its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(path), picture[..., ::-1]):
         raise OSError(f'cannot write {path}')
 
 
 def open_window() -> Visualizer | None:
-    """What shows pictures on the screen with ``show(picture, title)``; None without a display."""
+    """A window with ``show(picture, title)``; None without a display."""
     from matplotlib import pyplot
     from matplotlib.backends import BackendFilter, backend_registry
 

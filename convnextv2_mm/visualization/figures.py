@@ -1,4 +1,4 @@
-"""Figures of the tools: colours, and writing them together with their numbers."""
+"""Figures of the tools: styles, and writing them with their numbers."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def styles(names: list[str]) -> list[dict]:
     ]
 
 
-def check_figure_path(path: str) -> Path:
-    """Where a figure can be written.
+def check_figure_path(path: str | Path) -> Path:
+    """Check the path of a figure.
 
     Raises:
         ValueError: If its name has another ending than ``SUFFIXES``.
@@ -38,7 +38,7 @@ def check_figure_path(path: str) -> Path:
 
 
 def write_figure(figure: Figure, path: Path) -> None:
-    """Write a figure, making its folder; nobody sees half of it."""
+    """Write a figure atomically, creating its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # text stays text
     with atomic_write(path) as beside, rc_context({'svg.fonttype': 'none'}):

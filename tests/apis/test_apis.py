@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from convnextv2_mm.apis.analysis.reconstruction import reconstruct
 from convnextv2_mm.apis.browse import browse_dataset
 from convnextv2_mm.apis.conversion import convert
 from convnextv2_mm.apis.dataset_check import check_dataset
@@ -53,6 +54,10 @@ def test_train_test_and_predict(config, shapes, tmp_path):
     found = list(predict(model, shapes / 'images/val'))
     assert [Path(sample.img_path) for sample in found] == images
     assert all(sample.reconstruction_loss > 0 for sample in found)
+    drawn = reconstruct(config, checkpoint, [str(shapes / 'images/val')], tmp_path / 'figure.png')
+    losses = {sample.img_path: sample.reconstruction_loss for sample in found}
+    assert drawn.losses == pytest.approx(losses, rel=1e-5) and drawn.mask_ratio == 0.6
+    assert (tmp_path / 'figure.png').is_file() and (tmp_path / 'figure.json').is_file()
     assert config.to_dict() == before
 
 

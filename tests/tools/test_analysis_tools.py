@@ -2,8 +2,6 @@
 
 import gc
 import json
-import runpy
-import sys
 from pathlib import Path
 
 import cv2
@@ -12,15 +10,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
+from run_tool import run_tool
 
 from convnextv2_mm import analysis
+from convnextv2_mm.apis.analysis import feature_diversity
 from convnextv2_mm.apis.inference import build_model, image_reader
 from convnextv2_mm.datasets.shapes.drawing import write_shapes
 from convnextv2_mm.engine.config.reading import read_config
 from convnextv2_mm.models import FCMAE
 
-TOOLS = Path(__file__).parents[2] / 'tools' / 'analysis_tools'
 CONFIG = """
 default_scope = 'mmpretrain'
 custom_imports = dict(imports=['convnextv2_mm'])
@@ -64,15 +62,7 @@ LAYERS = ['stages.0.0', 'stages.1.0', 'stages.2.0', 'stages.2.1', 'stages.3.0']
 
 
 def run(tool: str, *arguments: object) -> None:
-    """Run a tool as if in a new process."""
-    DefaultScope._instance_dict.clear()
-    before = sys.argv, sys.path[:]
-    sys.argv = [f'{tool}.py', *map(str, arguments)]
-    sys.path.insert(0, str(TOOLS))
-    try:
-        runpy.run_path(str(TOOLS / f'{tool}.py'), run_name='__main__')
-    finally:
-        sys.argv, sys.path[:] = before
+    run_tool(f'analysis_tools/{tool}', *arguments)
 
 
 def numbers(path: Path) -> dict:
@@ -352,7 +342,7 @@ def test_features_and_images_are_not_kept(models, images, tmp_path, monkeypatch)
             alive.append(sum(t.numel() for t in gc.get_objects() if isinstance(t, torch.Tensor)))
         return cosine_distance(features)
 
-    monkeypatch.setattr(analysis, 'cosine_distance', counted)
+    monkeypatch.setattr(feature_diversity, 'cosine_distance', counted)
     for count in (2, 12):
         alive.clear()
         run('feature_diversity', *models['v2'], *images[:count], '--out', tmp_path / 'x.png')

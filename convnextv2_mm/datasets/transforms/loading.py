@@ -1,4 +1,4 @@
-"""Reading images and label maps, and saying which file it is where that fails.
+"""Load images and label maps, with errors that name the file.
 
 All raise :class:`~convnextv2_mm.errors.BadData`. What then happens is the data set's choice:
 :mod:`convnextv2_mm.datasets.checked_datasets`.
@@ -32,7 +32,7 @@ MAX_PIXELS = 2**28
 
 @TRANSFORMS.register_module()
 class LoadImageFromFile(MMCVLoadImageFromFile):
-    """MMCV's ``LoadImageFromFile``, which names a file that it cannot read.
+    """MMCV's ``LoadImageFromFile``, with errors that name the file.
 
     Where the annotations give the size of the image (``height``, ``width``), they also say whether
     they were made on the image as it is stored or as its EXIF orientation turns it: the one of that
@@ -145,7 +145,7 @@ class LoadAnnotations(MMSegLoadAnnotations):
         return values
 
     def labels_of(self, values: np.ndarray, info: dict) -> np.ndarray:
-        """The labels that stored values stand for: classes from 0, or the data set's ignore index.
+        """Map stored values to labels: classes from 0, or the data set's ignore index.
 
         Args:
             values: Integers or booleans of any shape.
@@ -187,7 +187,7 @@ class LoadAnnotations(MMSegLoadAnnotations):
 
 
 def read_file(path: str, backend_args: dict | None = None) -> bytes:
-    """The content of an image file, from wherever MMEngine reads.
+    """Read the bytes of an image file through MMEngine's file backends.
 
     Raises:
         BadData: If it cannot be read, or is a pipe or device, which might never end.
@@ -206,7 +206,7 @@ def read_file(path: str, backend_args: dict | None = None) -> bytes:
 
 
 def check_size(path: str, size: tuple[int, int] | None, max_pixels: int) -> None:
-    """See that an image is not too large to be decoded.
+    """Check that an image is not too large to be decoded.
 
     Raises:
         BadData: If its width times its height is more than ``max_pixels``.
@@ -253,7 +253,7 @@ def tiff_tags(content: bytes) -> dict:
 
 @contextmanager
 def without_pillow_limit() -> Iterator[None]:
-    """Leave it to ``max_pixels`` what is too large."""
+    """Disable Pillow's own size limit; ``max_pixels`` decides what is too large."""
     before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         yield

@@ -1,1 +1,1 @@
-"""Reading the config of a run, and finding mistakes in it before the run."""
+"""Read the config of a run and find its mistakes before the run starts."""

@@ -1,4 +1,4 @@
-"""Find, before a run, the values of a config that do not go together.
+"""Find values of a config that do not fit together, before the run starts.
 
 Each check raises a ``ValueError`` of one sentence, or yields warnings with the numbers and the
 cure. Keys that nothing reads are found by :mod:`.config_keys`.
@@ -51,7 +51,7 @@ _TO_THE_END_OF_THE_RUN = ('CosineAnnealing', 'Poly')
 
 
 def check_loaders(config: Config, splits: Sequence[str]) -> None:
-    """See that the data of some dataloaders is there, and has classes that can be told.
+    """Check that the data of some dataloaders is there, and has classes that can be told.
 
     Raises:
         FileNotFoundError: If a folder or file does not exist.
@@ -70,7 +70,7 @@ def check_loaders(config: Config, splits: Sequence[str]) -> None:
 
 
 def check_metainfo(dataset: ConfigDict) -> None:
-    """See that the classes of a data set are written as OpenMMLab reads them.
+    """Check that the classes of a data set are written as OpenMMLab reads them.
 
     Raises:
         ValueError: If they are under another key, or one string; or a segmentor's are missing.
@@ -95,7 +95,7 @@ def check_metainfo(dataset: ConfigDict) -> None:
 
 
 def check_class_folders(dataset: ConfigDict) -> None:
-    """See that images without a list of labels lie in folders of their classes.
+    """Check that images without a list of labels lie in folders of their classes.
 
     Raises:
         ValueError: If there are no such folders, or not as many as classes.
@@ -127,7 +127,7 @@ def class_names(dataset: ConfigDict) -> tuple[str, ...] | None:
 
 
 def written_class_names(dataset: ConfigDict) -> tuple[str, ...] | None:
-    """The names that the config or the class of a data set gives, without a look at its files."""
+    """Class names given by the config or the data set class, without reading files."""
     kind = _kind_of(dataset)
     metainfo = getattr(kind, 'METAINFO', {}) | (dataset.get('metainfo') or {})
     names = (dataset.get('metainfo') or {}).get('classes')
@@ -177,7 +177,7 @@ def _folders(folder: Path) -> list[str]:
 
 
 def check_same_classes(config: Config) -> None:
-    """See that what is validated has the classes that are trained, in their order.
+    """Check that what is validated has the classes that are trained, in their order.
 
     Raises:
         ValueError: If it has others, or in another order: labels would mean something else.
@@ -206,7 +206,7 @@ def _first_difference(ours: Sequence[str], others: Sequence[str]) -> str:
 
 
 def check_num_classes(model: nn.Module, config: Config, splits: Sequence[str]) -> None:
-    """See that every head has as many classes as the data.
+    """Check that every head has as many classes as the data.
 
     Args:
         model: As built of the config, so that defaults count too.
@@ -262,7 +262,7 @@ def _counts_others(name: str, module: nn.Module) -> bool:
 
 
 def check_topk(config: Config, splits: Sequence[str]) -> None:
-    """See that no accuracy counts more guesses than there are classes.
+    """Check that no accuracy counts more guesses than there are classes.
 
     Raises:
         ValueError: If one does: it would stop at the end of the first evaluation.
@@ -295,7 +295,7 @@ def _known_classes(
 
 
 def check_fcmae(model: nn.Module, config: Config, splits: Sequence[str]) -> None:
-    """See that encoder, decoder, loss and sizes of images of a pre-training go together.
+    """Check that encoder, decoder, loss and sizes of images of a pre-training go together.
 
     Args:
         model: As built of the config; other models than FCMAE pass.
@@ -333,7 +333,7 @@ def _check_decoder(in_channels: int | Sequence[int], channels: Sequence[int]) ->
 
 
 def check_masked_size(size: tuple[int, int], side: int, mask_ratio: float) -> None:
-    """See that images of a size (height, width) have whole patches, masked and visible.
+    """Check that images of a size (height, width) have whole patches, masked and visible.
 
     Raises:
         ValueError: If they have not.
@@ -375,7 +375,7 @@ def _size_after(pipeline: Sequence[Any], shape: tuple[int, int, int]) -> tuple[i
 def schedule_warnings(
     schedulers: Any, max_iters: int, epoch_length: int | None = None
 ) -> Iterator[str]:
-    """What of the schedules does not fit into the run.
+    """Warnings about schedules that do not fit the length of the run.
 
     Args:
         schedulers: ``param_scheduler`` of the config.
@@ -434,7 +434,7 @@ def _span(scheduler: Mapping, max_iters: int, epoch_length: int | None) -> tuple
 
 
 def batch_warnings(config: Config, world_size: int) -> Iterator[str]:
-    """Whether the learning rate is meant for another batch than that of the run."""
+    """Warnings about a learning rate meant for another batch size."""
     scaling = config.get('auto_scale_lr') or {}
     meant = scaling.get('base_batch_size')
     per_process = config.train_dataloader.get('batch_size')
@@ -457,7 +457,7 @@ def batch_warnings(config: Config, world_size: int) -> Iterator[str]:
 
 @contextmanager
 def preserve_random_state() -> Iterator[None]:
-    """What happens inside draws numbers, and afterwards they are drawn as if it had not."""
+    """Restore the states of all random generators afterwards."""
     python_state, numpy_state = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=[]):

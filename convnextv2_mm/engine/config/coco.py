@@ -1,4 +1,4 @@
-"""Mistakes in the config of a detector that would train or score something else without a word."""
+"""Find mistakes in a detector's config that would silently train or score something else."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BITMAPS_ONLY = ('Albu', 'CopyPaste', 'RandomErasing')
 
 
 def swap_coco_metric(config: Config) -> None:
-    """Let our ``CocoMetric`` score our data sets, in place of MMDetection's.
+    """Replace MMDetection's ``CocoMetric`` by ours where our data sets are scored.
 
     That takes categories in the order of the annotation file, and our data sets go by their names.
 
@@ -55,7 +55,7 @@ def _reads_by_name(config: Config, split: str) -> bool:
 
 
 def check_mask_transforms(dataset: ConfigDict) -> None:
-    """See that the transforms of a data set, and of those it wraps, keep masks with their boxes.
+    """Check that the transforms of a data set, and of those it wraps, keep masks with their boxes.
 
     Raises:
         ValueError: If one of MMDetection's would not.
@@ -79,7 +79,7 @@ def check_mask_transforms(dataset: ConfigDict) -> None:
 
 
 def check_tta(config: Config) -> None:
-    """See that test-time augmentation can merge what the model predicts.
+    """Check that test-time augmentation can merge what the model predicts.
 
     Raises:
         ValueError: If it predicts masks, and MMDetection's ``DetTTAModel`` is to merge them.

@@ -1,4 +1,4 @@
-"""Going through the data sets of a config, those that wrap others too."""
+"""Iterate over the data sets of a config, including wrapped ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mmengine.config import ConfigDict
 
 
 def find_datasets(dataloader: ConfigDict) -> list[ConfigDict]:
-    """The data sets of a dataloader that read files, within those that wrap others."""
+    """The data sets of a dataloader that read files, unwrapped."""
     return [part for part in nested(dataloader.dataset) if _wrapped(part) is None]
 
 

@@ -1,4 +1,4 @@
-"""One label for pixels without a class, in all the places that have to agree on it.
+"""Check that all parts of a run agree on the label of pixels without a class.
 
 It is 255 everywhere in MMSegmentation. With more than 255 classes, 255 is a class, and each place
 that is forgotten would leave it out without a word.
@@ -23,7 +23,7 @@ IGNORED = 255  # by MMSegmentation
 
 
 def check_ignore_index(config: Config, model: nn.Module, splits: Iterable[str]) -> None:
-    """See that all parts of a segmentor's run have the data set's ``ignore_index``.
+    """Check that all parts of a segmentor's run have the data set's ``ignore_index``.
 
     Only where that is not 255, or cannot be since it is a class.
 

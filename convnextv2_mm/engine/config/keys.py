@@ -1,4 +1,4 @@
-"""Find the keys of a config that nothing reads.
+"""Find config keys that nothing reads.
 
 MMEngine drops some of them without a word: a misspelled ``param_schedulers`` trains at a constant
 learning rate. Others end in the ``TypeError`` of a constructor. The signatures of what will be
@@ -49,7 +49,7 @@ class Part(NamedTuple):
 
 @contextmanager
 def prefix_errors(key: str) -> Iterator[None]:
-    """Put the key of a config in front of what is wrong with its value."""
+    """Prefix errors with the config key they belong to."""
     try:
         yield
     except FileNotFoundError as error:
@@ -124,7 +124,7 @@ def _taken_by_loader() -> frozenset[str]:
 
 
 def check_options(config: Config, options: Mapping[str, Any]) -> None:
-    """See that the changes of ``--cfg-options`` change something.
+    """Check that the changes of ``--cfg-options`` change something.
 
     The first part of each key must be read by a run. Whether the rest of it is, is seen where the
     part is built, or by :func:`check_keys`.
@@ -151,7 +151,7 @@ def check_options(config: Config, options: Mapping[str, Any]) -> None:
 
 
 def check_keys(config: Config) -> None:
-    """See that a run reads every key of its config, as far as the code tells what it reads.
+    """Check that a run reads every key of its config, as far as the code tells what it reads.
 
     Any variable may stand at the top of a config: there only names that are nearly those of keys
     count as misspelled. The model is left out, since its parts take arguments apart in their own

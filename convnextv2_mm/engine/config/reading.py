@@ -1,4 +1,4 @@
-"""What the tools do before a run: read the config, and find early the mistakes that can be."""
+"""Read the config of a run, and find mistakes in it early."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def check_model(model: ConfigDict) -> nn.Module:
 
 
 def check_learning_rates(config: ConfigDict, name: str = 'optim_wrapper') -> None:
-    """See that a learning rate, and what multiplies it for some parameters, is not negative.
+    """Check that a learning rate, and what multiplies it for some parameters, is not negative.
 
     Raises:
         ValueError: If one is, or is not finite.
@@ -202,7 +202,7 @@ def check_learning_rates(config: ConfigDict, name: str = 'optim_wrapper') -> Non
 
 
 def check_data(dataloader: ConfigDict) -> None:
-    """See that the files of a data set are there, and that reading them runs nothing.
+    """Check that the files of a data set are there, and that reading them runs nothing.
 
     Raises:
         FileNotFoundError: If a folder or an annotation file does not exist.

@@ -1,4 +1,4 @@
-"""What to use instead of a config that does not exist."""
+"""Suggest what to use instead of a config that does not exist."""
 
 import re
 from difflib import get_close_matches

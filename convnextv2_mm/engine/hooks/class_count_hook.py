@@ -1,4 +1,4 @@
-"""Saying at the start of a run which classes it cannot learn."""
+"""Report at the start of a run which classes it cannot learn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What FCMAE learns, shown while it trains."""
+"""Show what FCMAE learns while it trains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training on nothing: batch after batch without an object, or without a pixel that has a label."""
+"""Warn when batch after batch has no object, or no labeled pixel."""
 
 from __future__ import annotations
 

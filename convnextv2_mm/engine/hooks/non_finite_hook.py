@@ -1,4 +1,4 @@
-"""Steps whose numbers cannot be used: left out, told, and, if they do not end, the run's end."""
+"""Skip optimizer steps with non-finite losses or gradients, and stop the run if they persist."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LARGEST = math.sqrt(torch.finfo(torch.float32).max)
 
 @HOOKS.register_module()
 class NonFiniteHook(Hook):
-    """Leave out the steps of the optimizer whose loss or gradients cannot be used.
+    """Skip optimizer steps whose loss or gradients are not finite or too large.
 
     Those are losses and gradients that are infinite or NaN, gradients whose square overflows
     float32, and, where they are clipped, gradients whose norm does. Gradients are judged without
@@ -76,7 +76,7 @@ class NonFiniteHook(Hook):
         ]
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
-        """See that the learning rates can be used, and keep the running statistics."""
+        """Check that the learning rates can be used, and keep the running statistics."""
         for number, group in enumerate(runner.optim_wrapper.optimizer.param_groups):
             if not 0 <= group['lr'] < math.inf:
                 raise RunStopped(

@@ -1,4 +1,4 @@
-"""Sharded training (FSDP) of the sizes whose optimizer does not fit on one GPU.
+"""Sharded training (FSDP) for models whose optimizer state does not fit on one GPU.
 
 A config asks for it with ``runner_type='FlexibleRunner'`` and a ``strategy`` of the class below;
 :func:`each_block` is its unit of sharding and of activation checkpointing.

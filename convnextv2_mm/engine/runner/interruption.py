@@ -1,4 +1,4 @@
-"""Being asked to stop: by a cluster, by Ctrl-C, or by a terminal that is closed."""
+"""Stop requests: signals from a cluster, Ctrl-C, or a closed terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import distributed
 
 
 class Interruption:
-    """Notes signals that ask to stop, and brings all processes of a run to one answer.
+    """Record stop signals, and agree on one answer across all processes of a run.
 
     The first signal is noted; a second of the same kind does what it did before, which is to end
     the program at once. A signal that was ignored before, as SIGHUP is after ``nohup``, still is.
@@ -30,7 +30,7 @@ class Interruption:
         self._vote: distributed.Work | None = None
 
     def watch(self) -> None:
-        """Begin to note signals."""
+        """Start recording signals."""
         self.is_watching = True
         if threading.current_thread() is threading.main_thread():  # no other may
             numbers = [getattr(signal, name) for name in self.NAMES if hasattr(signal, name)]
@@ -45,7 +45,7 @@ class Interruption:
         signal.signal(number, self._before[number])
 
     def ended(self) -> None:
-        """Leave the signals as they were."""
+        """Restore the previous signal handlers."""
         self.is_watching = False
         for number, handler in self._before.items():
             signal.signal(number, handler)

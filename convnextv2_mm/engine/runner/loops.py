@@ -1,4 +1,4 @@
-"""Training loops in which every random number follows from the seed and the place in the run.
+"""Training loops in which every random number depends only on the seed and the position in the run.
 
 MMEngine seeds once, at the start: what is drawn later depends on all that was drawn before, on the
 number of loader processes and on the place where a run was taken up again. Here nothing does:
@@ -47,7 +47,7 @@ def seed_generators(*numbers: int) -> int:
 
 
 class SeededDataset(Dataset):
-    """A data set that is asked for draws instead of indices, and seeds the generators for each."""
+    """A data set indexed by draws, which seeds the random generators for each of them."""
 
     def __init__(self, dataset: Dataset, seed: int) -> None:
         self.dataset = dataset
@@ -128,7 +128,7 @@ class SeededDataLoader(DataLoader):
 
 
 def workers_ignore_signals(loader: DataLoader) -> None:
-    """Let loader processes outlive the signals that a cluster, or Ctrl-C, sends to all processes.
+    """Make loader processes ignore the signals that a cluster or Ctrl-C sends to all processes.
 
     The training process needs them until its next step is saved. What that one sends, they obey.
     """
@@ -147,7 +147,7 @@ def _sigterm_blocked() -> Iterator[None]:
 
 
 class _WorkerStart:
-    """What a loader process does first."""
+    """Initialize a loader process."""
 
     def __init__(self, then: Callable[[int], None] | None) -> None:
         self.then = then
@@ -188,7 +188,7 @@ def _seed_step(seed: int, step: int) -> None:
 
 @LOOPS.register_module()
 class EpochBasedTrainLoop(loops.EpochBasedTrainLoop):
-    """MMEngine's ``EpochBasedTrainLoop``, which can also be taken up in the middle of an epoch.
+    """MMEngine's ``EpochBasedTrainLoop`` that can also resume in the middle of an epoch.
 
     That needs the same number of batches in an epoch as before; with another, the epoch begins
     again.
@@ -239,7 +239,7 @@ class EpochBasedTrainLoop(loops.EpochBasedTrainLoop):
 
 
 class _Batches:
-    """Batches without end, of which some can be left out without loading them."""
+    """Endless batches; some can be skipped without loading them."""
 
     def __init__(self, loader: DataLoader) -> None:
         self.loader = loader

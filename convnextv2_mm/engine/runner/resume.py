@@ -1,4 +1,4 @@
-"""Runs that end before their end, and are taken up again."""
+"""Stop and resume runs."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def exit_on_stopped_run(work_dir: str) -> Iterator[None]:
 
 
 def lost(work_dir: str) -> str:
-    """What to say of a work dir that is not there any more."""
+    """The error for a work dir that has vanished."""
     return f'work dir {work_dir} is gone: it was deleted, emptied or unmounted during the run'
 
 
 def make_resumable(config: Config) -> None:
-    """Train with the loops and hooks of this package where the config leaves it to MMEngine's.
+    """Use this package's loops and hooks where the config asks for MMEngine's.
 
     They are those of :mod:`.loops`, :mod:`.checkpoint_hook`, :mod:`.non_finite` and
     :mod:`.no_targets`, and take the same options. ``default_hooks.non_finite=None`` leaves that
@@ -88,7 +88,7 @@ def checkpoint_folder(work_dir: str, out_dir: str | None) -> str:
 
 
 def find_checkpoint(work_dir: str | Path, folder: str | Path | None = None) -> str | None:
-    """The newest checkpoint of a run that it can go on from.
+    """The newest checkpoint that a run can resume from.
 
     That is the one that ``last_checkpoint`` names, in the folder of the run wherever it was before.
     If it is not whole, a warning says so, and the newest whole one there is taken: the one with the
@@ -148,7 +148,7 @@ def _iterations(path: Path) -> int | None:
 
 
 def agree_on_checkpoint(runner: Runner | FlexibleRunner) -> None:
-    """Let all processes of a run go on from the checkpoint that the first has found.
+    """Make all processes resume from the checkpoint that the first one found.
 
     Each has looked for itself, and may have seen another state of the folder. Weights that differ
     would not be noticed: nothing compares them later.

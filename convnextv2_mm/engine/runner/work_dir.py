@@ -1,4 +1,4 @@
-"""One run at a time in a work dir, and output that outlives those who read it."""
+"""Allow one run at a time in a work dir, and survive closed output pipes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _locks: list[TextIO] = []  # of this process
 
 
 def lock_work_dir(*folders: str, launcher: str = 'none') -> None:
-    """Keep other runs out of folders until this process begins another run, or ends in any way.
+    """Lock folders against other runs until this process starts another run or ends.
 
     The system unlocks when a process ends, be it killed: nothing is left behind. Of the processes
     of a launcher, the first locks for all.
@@ -88,7 +88,7 @@ def _is_locked(file: TextIO) -> bool:
 
 @contextmanager
 def ignore_broken_pipe() -> Iterator[None]:
-    """Go on when nobody reads the output any more: a pipe is closed, or a terminal is gone.
+    """Keep running when the output pipe or terminal is closed.
 
     One sentence says so in the log, if there is one; what is printed after that is dropped.
     """

@@ -57,7 +57,7 @@ NORMALIZATIONS = {
 
 
 class GRNVariant(nn.Module):
-    """Global response normalisation with each of its three steps open to change.
+    """Global response normalisation with each of its three steps configurable.
 
     ``gamma · (x · N(G(x))) + beta + x``; as it is by default it is that of the paper, which a block
     computes faster with :func:`~convnextv2_mm.ops.gelu_grn_linear`.

@@ -1,0 +1,1 @@
+"""What trained networks do with images, and what runs logged: numbers and figures."""
