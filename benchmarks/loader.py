@@ -199,7 +199,10 @@ def main() -> None:
             files = find_images(args, Path(scratch))
             found = peers(args.device)
         kib = statistics.mean(path.stat().st_size for path in files) / 1024
-        sizes = [Image.open(path).size for path in files]
+        sizes = []
+        for path in files:
+            with Image.open(path) as image:
+                sizes.append(image.size)
         width, height = (statistics.median(side) for side in zip(*sizes, strict=True))
         print(
             f'{len(files)} files, in the median {width:.0f}x{height:.0f}, of {kib:.0f} KiB, '

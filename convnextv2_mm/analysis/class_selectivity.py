@@ -41,6 +41,7 @@ class ClassMeans:
 
     def compute(self) -> Tensor:
         """``(K, C)`` float64, the means of the K classes that had images, in order of labels."""
+        assert self._sums is not None, 'no images yet'
         is_seen = self._counts > 0
         return self._sums[is_seen] / self._counts[is_seen].unsqueeze(1)
 

@@ -38,8 +38,8 @@ from ..engine.config.reading import parse_config
 from ..utils.atomic import atomic_write
 from ..utils.installation import tools_folder
 
-REGISTRIES = (DATA_SAMPLERS, DATASETS, HOOKS, LOOPS, METRICS, MODELS, OPTIM_WRAPPERS, OPTIMIZERS)
-REGISTRIES += (PARAM_SCHEDULERS, TASK_UTILS, TRANSFORMS)
+REGISTRIES = [DATA_SAMPLERS, DATASETS, HOOKS, LOOPS, METRICS, MODELS, OPTIM_WRAPPERS, OPTIMIZERS]
+REGISTRIES += [PARAM_SCHEDULERS, TASK_UTILS, TRANSFORMS]
 SET_BY_THE_TOOL = ('work_dir', 'launcher', 'resume')
 
 
@@ -172,7 +172,7 @@ def arguments_of(node: dict) -> set[str]:
     for owner in filter(inspect.isclass, found):
         for base in owner.__mro__[:-1]:  # what it passes on by **kwargs is an argument of a base
             if '__init__' in vars(base):
-                names |= set(inspect.signature(base.__init__).parameters)
+                names |= set(inspect.signature(vars(base)['__init__']).parameters)
     return names - {'self', 'args', 'kwargs'}
 
 

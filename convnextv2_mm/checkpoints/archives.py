@@ -56,7 +56,7 @@ def _find_problem(archive: zipfile.ZipFile) -> str | None:
             return f'is refused: {member.filename} in it is compressed, which torch.save never does'
         if member.external_attr & _FOLDER or member.is_dir():  # PyTorch would not read its content
             return f'is damaged: {member.filename} in it is marked as a folder'
-        least = zipfile.sizeFileHeader + member.file_size
+        least = zipfile.sizeFileHeader + member.file_size  # type: ignore[attr-defined]
         if member.file_size != member.compress_size or member.header_offset + least > end:
             return f'is damaged: {member.filename} in it cannot have the size it says'
     has_checksums = any(member.CRC for member in members)

@@ -80,7 +80,7 @@ def _numpy_globals() -> list:
 
     Not its objects and records: of them, bytes of the file can become addresses in memory.
     """
-    rebuild = [value.__reduce__()[0] for value in (np.float32(0), np.zeros(0))]
+    rebuild: list[Any] = [value.__reduce__()[0] for value in (np.float32(0), np.zeros(0))]
     modules = ('numpy.core.multiarray', 'numpy._core.multiarray')
     found = [np.ndarray, np.dtype, (np.bool_, 'numpy.bool'), (np.bool_, 'numpy.bool_')]
     found += [(function, f'{name}.{function.__name__}') for function in rebuild for name in modules]
@@ -248,8 +248,8 @@ def _first_import(path: Path) -> str | None:
 
 
 # What MMEngine reads itself, so that none is left to it: '' is a file.
-_OTHER_SCHEMES = ('', 'http://', 'https://', 'mmcls://', 'pavi://')
-_OTHER_SCHEMES += (r'(\S+\:)?s3://', r'(\S+\:)?petrel://')
+_OTHER_SCHEMES = ['', 'http://', 'https://', 'mmcls://', 'pavi://']
+_OTHER_SCHEMES += [r'(\S+\:)?s3://', r'(\S+\:)?petrel://']
 SCHEMES = [*_ZOOS, *_OTHER_SCHEMES]  # of MMEngine's checkpoint loader
 
 

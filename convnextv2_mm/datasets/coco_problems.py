@@ -305,8 +305,11 @@ def _run_length_problem(mask: dict, size: tuple[int, int]) -> tuple[str, str]:
     counts = mask.get('counts')
     if isinstance(counts, str):
         counts = _decompress(counts)
-    valid = isinstance(counts, list) and all(isinstance(c, int) and c >= 0 for c in counts)
-    if not valid or sum(counts) != size[0] * size[1]:
+    if (
+        not isinstance(counts, list)
+        or not all(isinstance(c, int) and c >= 0 for c in counts)
+        or sum(counts) != size[0] * size[1]
+    ):
         return 'run lengths', f'its run lengths do not add up to {size[1]}x{size[0]} pixels'
     if not sum(counts[1::2]):
         return 'empty mask', 'its mask has no pixel'

@@ -71,7 +71,7 @@ class CocoMetric(mmdet.evaluation.CocoMetric):
         if self.ann_file is not None:
             # pycocotools sorts the ids of categories, and MMDetection counts on their order: labels
             # become places in the sorted list.
-            ids = self._coco_api.get_cat_ids(cat_names=self.dataset_meta['classes'])
+            ids = self._coco_api.get_cat_ids(cat_names=(self.dataset_meta or {})['classes'])
             self.cat_ids = sorted(ids)
             places = np.array([self.cat_ids.index(number) for number in ids])
             results = [(image, p | dict(labels=places[p['labels']])) for image, p in results]

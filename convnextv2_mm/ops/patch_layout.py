@@ -52,7 +52,7 @@ def unpatchify(patches: Tensor, grid: tuple[int, int]) -> Tensor:
     return x.reshape(n, c, grid[0] * p, grid[1] * p)
 
 
-def patch_grid(size: tuple[int, int], patch_size: int) -> tuple[int, int]:
+def patch_grid(size: Sequence[int], patch_size: int) -> tuple[int, int]:
     """Rows and columns of patches in an image of ``size`` (height, width) pixels.
 
     Raises:

@@ -6,11 +6,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.model import is_model_wrapper
-from torch import nn
 
 
 def init_cpu_process_group(config: Config) -> None:
@@ -57,6 +57,6 @@ def leave_process_group() -> None:
         torch.distributed.destroy_process_group()
 
 
-def unwrap_model(model: nn.Module) -> nn.Module:
+def unwrap_model(model: Any) -> Any:
     """The model inside the wrapper of DDP or FSDP, if there is one."""
     return model.module if is_model_wrapper(model) else model

@@ -125,8 +125,11 @@ def _image_labels(sample: BaseDataElement, kind: str, dataset_meta: dict) -> lis
 def _colour(dataset_meta: dict, label: int) -> tuple[int, int, int]:
     palette = dataset_meta.get('palette')
     if palette:
-        return tuple(palette[label])
-    return tuple(round(255 * v) for v in matplotlib.colormaps['tab20'](label % 20)[:3])
+        red, green, blue = palette[label]
+    else:
+        colour = matplotlib.colormaps['tab20'](label % 20)
+        red, green, blue = (round(255 * value) for value in colour[:3])
+    return red, green, blue
 
 
 def _draw_segmentation(image: np.ndarray, labels: np.ndarray, dataset_meta: dict) -> np.ndarray:
@@ -256,7 +259,7 @@ def place_names(
     Returns:
         Upper left corners, in pixels; None where an earlier rectangle left no room.
     """
-    taken = np.zeros((0, 4))  # left, top, right, bottom
+    taken: np.ndarray = np.zeros((0, 4))  # left, top, right, bottom
     places: list[tuple[int, int] | None] = []
     for (w, h), (x, y) in zip(sizes, corners, strict=True):
         last_x, last_y = max(shape[1] - w, 0), max(shape[0] - h, 0)

@@ -98,7 +98,7 @@ def test_values_reach_the_config_as_they_are_written(text, values, tmp_path):
 
 
 MISTAKES = [
-    (['model.backbone.drop_path=0.1'], 'model.backbone has no drop_path (it has type, arch'),
+    (['model.backbone.drop_path=0.1'], 'model.backbone has no drop_path (it has type, out_indices'),
     (['optim_wrapper.paramwise_cfg.decay=0.9'], 'has no decay (it has decay_rate, decay_type)'),
     (['optim_wrapper.optimiser.lr=1'], 'optim_wrapper has no optimiser'),
     (['model.roi_head.bbox_head.num_class=3'], 'nor has Shared2FCBBoxHead such an argument'),
@@ -108,7 +108,7 @@ MISTAKES = [
     (['train_dataloader.dataset.pipeline.9.scale=1'], 'is a list of 7, without 9'),
     (['load_from.x=1'], 'load_from is None in the config, without x'),
     (['work_dir=a,b'], 'the sweep sets it for each run'),
-    (['model.backbone=tiny'], 'model.backbone=tiny is not allowed: it has type, arch'),
+    (['model.backbone=tiny'], 'model.backbone=tiny is not allowed: it has type, out_indices'),
     ([f'{LR}=[[1e-4,2e-4]]'], 'is not allowed: it is 0.0001 in the config'),
     ([f'{LR}=high'], 'is not allowed: it is 0.0001 in the config'),
     (['optim_wrapper.optimizer.betas=0.9,0.99'], 'lists go into one more pair of brackets'),

@@ -42,7 +42,8 @@ def check_ignore_index(config: Config, model: nn.Module, splits: Iterable[str]) 
             continue
         evaluators = [] if split == 'train' else config.get(f'{split}_evaluator') or []
         evaluators = evaluators if isinstance(evaluators, list) else [evaluators]
-        wrapper, mixing = config[f'{split}_dataloader'].dataset, []
+        wrapper = config[f'{split}_dataloader'].dataset
+        mixing: list = []
         while 'dataset' in wrapper:  # MultiImageMixDataset has a pipeline too
             mixing += wrapper.get('pipeline') or []
             wrapper = wrapper.dataset

@@ -119,7 +119,7 @@ class FCMAEMonitorHook(Hook):
         runner.visualizer.add_scalars(scalars, step=step)
         grid = np.concatenate([draw_reconstruction(sample, runner.cfg) for sample in samples])
         runner.visualizer.add_image('reconstructions', grid, step=step)
-        least = min(distances, key=distances.get)
+        least = min(distances, key=distances.__getitem__)
         runner.logger.info(
             f'{len(samples)} images of the test set: loss {loss:.4f}, cosine distance '
             f'{np.mean([*distances.values()]):.3f}, least {distances[least]:.3f} at {least}'

@@ -71,7 +71,8 @@ class FSDPStrategy(_strategy.FSDPStrategy):
 
     def _wrap_model(self, model: nn.Module) -> nn.Module:
         if not torch.cuda.is_available():  # MMEngine passes the number of a GPU
-            self.model_wrapper = dict(self.model_wrapper or {}, device_id=torch.device('cpu'))
+            options = self.model_wrapper or {}  # type: ignore[has-type]
+            self.model_wrapper = dict(options, device_id=torch.device('cpu'))
         return super()._wrap_model(model)
 
     def _init_state_dict_cfg(self, state_dict_cfg: str | dict) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from types import FrameType
+from typing import Any
 
 import torch
 from mmengine.dist import is_distributed
@@ -24,7 +25,7 @@ class Interruption:
     def __init__(self) -> None:
         self.number = 0  # of the signal, 0 if there was none
         self.is_watching = False
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}
         self._group = None
         self._ballot = torch.zeros(1, dtype=torch.int64)
         self._vote: distributed.Work | None = None

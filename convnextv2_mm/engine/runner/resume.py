@@ -125,7 +125,7 @@ def find_checkpoint(work_dir: str | Path, folder: str | Path | None = None) -> s
             if done is not None:
                 whole[path] = done
         if whole:
-            return str(max(whole, key=whole.get))
+            return str(max(whole, key=whole.__getitem__))
     if broken or named:
         path = (*named, *broken)[0]
         raise ValueError(

@@ -18,7 +18,7 @@ from mmengine.logging import print_log
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 LOCK = '.lock'
 # A process that is being ended, or started again by torchrun, may still be on its way out.

@@ -121,10 +121,10 @@ class BatchNorm(nn.BatchNorm1d):
     """Each channel normalised over the visible sites of the batch."""
 
     def forward(self, x: Tensor, layout: PatchLayout | None = None) -> Tensor:
-        is_masked = layout is not None and x.ndim == 4
-        sites = layout.pack(x) if is_masked else x  # [..., C]
+        masked = layout if x.ndim == 4 else None
+        sites = x if masked is None else masked.pack(x)  # [..., C]
         sites = super().forward(sites.flatten(0, -2)).view(sites.shape)
-        return layout.unpack(sites) if is_masked else sites
+        return sites if masked is None else masked.unpack(sites)
 
 
 class LayerNorm(nn.LayerNorm):
@@ -186,7 +186,8 @@ class CBAM(nn.Module):
         summary = torch.stack([x.mean(-1), x.amax(-1)], -1)  # [..., 2]
         weight = self.conv.weight.transpose(0, 1)  # [2, 1, k, k]
         around = depthwise_conv(summary, weight, None, layout, 'torch').sum(-1, keepdim=True)
-        return x * (around + self.conv.bias).sigmoid()
+        bias = self.conv.bias
+        return x * (around + bias).sigmoid()  # type: ignore[operator]
 
 
 FEATURE_NORMS = dict(

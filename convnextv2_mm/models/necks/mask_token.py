@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 
-def put_mask_token(x: Tensor, mask_token: Tensor, mask: Tensor, grid: tuple[int, int]) -> Tensor:
+def put_mask_token(x: Tensor, mask_token: Tensor, mask: Tensor, grid: Sequence[int]) -> Tensor:
     """Replace masked sites of a dense map.
 
     Args:

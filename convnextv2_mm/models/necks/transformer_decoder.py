@@ -5,6 +5,8 @@ The paper says little of it. What is chosen here is said in the class.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -80,9 +82,7 @@ class TransformerDecoder(BaseModule):
         return self.pred(self.norm(self.layers(x.flatten(1, 2))))
 
 
-def sincos_positions(
-    grid: tuple[int, int], dims: int, device: torch.device | str = 'cpu'
-) -> Tensor:
+def sincos_positions(grid: Sequence[int], dims: int, device: torch.device | str = 'cpu') -> Tensor:
     """Fixed embedding of the places in a grid, as of MAE.
 
     A quarter of the values each: sine and cosine of the column, sine and cosine of the row, at

@@ -55,6 +55,7 @@ class FCMAE(BaseModel):
         if mode == 'loss':
             return self.loss(inputs, data_samples)
         if mode == 'predict':
+            assert data_samples is not None, 'predict needs data samples'
             return self.predict(inputs, data_samples)
         if mode == 'tensor':
             return self.backbone(inputs)[0]

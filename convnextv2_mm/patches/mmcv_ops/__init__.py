@@ -72,7 +72,7 @@ class _Loader(Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         if self.compiled is not None:
-            self.compiled.loader.exec_module(module)
+            self.compiled.loader.exec_module(module)  # type: ignore[union-attr]
             return
         module.__file__ = __file__
         import_module('.operators', __name__).put_into(module)

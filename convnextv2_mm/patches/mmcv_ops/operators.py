@@ -34,7 +34,7 @@ def put_into(module: ModuleType) -> None:
         modulated_deform_conv_backward,
     ):
         setattr(module, op.__name__, op)
-    module.__getattr__ = _missing_op
+    module.__getattr__ = _missing_op  # type: ignore[method-assign]
 
 
 def _missing_op(name: str) -> Callable:

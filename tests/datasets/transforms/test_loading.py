@@ -82,7 +82,7 @@ def label_map(path, **changes):
     return results | dict(reduce_zero_label=True, label_map=None, seg_fields=[]) | changes
 
 
-@pytest.mark.parametrize(('name', 'content', 'message'), label_maps())
+@pytest.mark.parametrize(('name', 'content', 'message'), list(label_maps()))
 def test_label_maps(name, content, message, tmp_path):
     path = tmp_path / f'{name}.png'
     if name != 'missing':

@@ -109,7 +109,7 @@ class Losses(Hook):
         self.all = []
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        self.all.append(float(outputs['loss']))
+        self.all.append(outputs['loss'].item())
 
 
 class Fault(Spoil):
