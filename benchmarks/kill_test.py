@@ -215,11 +215,11 @@ def main() -> None:
     parser.add_argument('--minutes', type=float, default=20)
     parser.add_argument('--kills', type=int, default=0, help='stop after so much harm instead')
     parser.add_argument('--harms', nargs='+', choices=HARMS, default=HARMS)
-    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/soak'))
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/kill_test'))
     parser.add_argument('--seed', type=int, default=0, help='of the harm')
     args = parser.parse_args()
     data = args.work_dir / 'shapes'
-    shutil.rmtree(data, ignore_errors=True)  # with what a soak that was stopped has broken
+    shutil.rmtree(data, ignore_errors=True)  # with what a test that was stopped has broken
     write_shapes(data, num_train=64, num_val=8, size=64, seed=0)
     started = time.time()
     args.end = started + 60 * args.minutes
