@@ -6,8 +6,12 @@ A config asks for it with ``runner_type='FlexibleRunner'`` and a ``strategy`` of
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import torch
 from mmengine import _strategy
+from mmengine.dist import is_main_process
 from mmengine.optim import BaseOptimWrapper
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel
@@ -15,6 +19,7 @@ from torch.optim import Optimizer
 
 from ...models.layers.block import ConvNeXtV2Block
 from ...registry import FUNCTIONS, STRATEGIES
+from ...utils.atomic import atomic_write
 
 
 @FUNCTIONS.register_module()
@@ -31,8 +36,15 @@ def each_block(module: nn.Module, recurse: bool = False, nonwrapped_numel: int =
 class FSDPStrategy(_strategy.FSDPStrategy):
     """MMEngine's ``FSDPStrategy`` with an optimizer that knows the whole parameters, and on a CPU.
 
-    Takes the arguments of MMEngine's; ``model_wrapper.use_orig_params`` must stay True.
+    Takes the arguments of MMEngine's; ``model_wrapper.use_orig_params`` must stay True, and
+    ``state_dict_cfg`` must be ``full``: MMEngine's other kind saves a folder of shards that neither
+    ``--resume`` nor any tool reads.
     """
+
+    def __init__(self, *, state_dict_cfg: str = 'full', **kwargs: Any) -> None:
+        if state_dict_cfg != 'full':
+            raise ValueError(f"strategy.state_dict_cfg is {state_dict_cfg!r}: expected 'full'")
+        super().__init__(state_dict_cfg=state_dict_cfg, **kwargs)
 
     def prepare(
         self,
@@ -57,6 +69,14 @@ class FSDPStrategy(_strategy.FSDPStrategy):
         if isinstance(optim_wrapper, BaseOptimWrapper):
             return optim_wrapper
         return super().build_optim_wrapper(optim_wrapper, model)
+
+    def save_checkpoint(self, filename: str, **kwargs: Any) -> None:
+        """Save a checkpoint, whole or not at all: MMEngine leaves the storage out here."""
+        if '://' in filename or not is_main_process():
+            super().save_checkpoint(filename, **kwargs)  # all gather what the first one writes
+            return
+        with atomic_write(Path(filename)) as path:
+            super().save_checkpoint(str(path), **kwargs)
 
     def optim_state_dict(self) -> dict:
         """The whole state of the optimizer, on the first process."""

@@ -1,10 +1,14 @@
 """FCMAE sharded over two processes on the CPU, against one process on the whole batch."""
 
+import errno
 import os
+from contextlib import nullcontext
 from copy import deepcopy
+from pathlib import Path
 
 import pytest
 import torch
+from mmengine.fileio import LocalBackend
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, STRATEGIES, init_default_scope
 from mmengine.runner import set_random_seed
@@ -73,7 +77,17 @@ def shard(rank: int, folder: str) -> None:
     go_on(MIDDLE, STEPS, 'end')
     strategy.resume(f'{folder}/middle.pth')
     go_on(MIDDLE, STEPS, 'resumed')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LocalBackend, 'put', run_out_of_disk)
+        with pytest.raises(OSError, match='middle') if rank == 0 else nullcontext():
+            strategy.save_checkpoint(f'{folder}/middle.pth', extra_ckpt=dict(meta=dict(iter=STEPS)))
     leave_process_group()
+
+
+def run_out_of_disk(self: LocalBackend, obj: bytes, filepath: str) -> None:
+    """Write half a file, as a full disk does."""
+    Path(filepath).write_bytes(obj[: len(obj) // 2])
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), filepath)
 
 
 @pytest.fixture(scope='module')
@@ -135,3 +149,14 @@ def test_checkpoint_is_that_of_an_unsharded_model(folder):
     weights = torch.load(path)['state_dict']
     for name, tensor in backbone.stages.state_dict().items():
         assert torch.equal(tensor, weights[f'backbone.stages.{name}'])
+
+
+def test_a_save_that_fails_leaves_the_one_before(folder):
+    assert torch.load(folder / 'middle.pth')['meta']['iter'] == MIDDLE
+    files = sorted(path.name for path in folder.iterdir() if '.pth' in path.name)
+    assert files == ['end.pth', 'middle.pth', 'resumed.pth']
+
+
+def test_shards_in_a_folder_are_refused():
+    with pytest.raises(ValueError, match="state_dict_cfg is 'local': expected 'full'"):
+        STRATEGIES.build(dict(STRATEGY, state_dict_cfg='local'))
