@@ -1,10 +1,9 @@
 """The printed learning rates of Atto and Base against the official rule, written out."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
+from run_tool import run_tool
 
 ROOT = Path(__file__).parents[2]
 # Powers of the decay, from the input to the classifier, by optim_factory.py of the official code:
@@ -30,15 +29,7 @@ BASE = {
 
 
 def run(*arguments):
-    path = ROOT / 'tools/analysis_tools/print_layer_decay.py'
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    before, sys.argv = sys.argv, [path.name, *map(str, arguments)]
-    try:
-        module.main()
-    finally:
-        sys.argv = before
+    run_tool('analysis_tools/print_layer_decay', *arguments)
 
 
 @pytest.mark.parametrize(
