@@ -26,7 +26,7 @@ from triton.compiler import ASTSource
 
 BINARIES = Path(triton.__file__).parent / 'backends/nvidia/bin'
 FEATURES = ('x', 'y', 'grad', 'grad_x')  # in bfloat16; other pointers are float32 or the table
-SIZES = ('H', 'W', 'tiles', 'sites', 'parts', 'samples')
+SIZES = ('H', 'W', 'has_bias', 'tiles', 'sites', 'parts', 'samples')
 
 
 def variants() -> dict[str, tuple[triton.JITFunction, dict]]:
@@ -36,11 +36,9 @@ def variants() -> dict[str, tuple[triton.JITFunction, dict]]:
         ('dense', 4, True),
     ):
         known = dict(C=128, T=tile, R=triton.cdiv(3, tile), STRIDE=tile)
-        known.update(IS_DENSE=dense, IS_EVEN=True)
-        # The channels of one warp, as in the launch.
-        block = 64 if tile == conv.MAX_TILE else 128
-        forward = dict(known, BC=block, FLIP=False, HAS_BIAS=True)
-        found[f'depthwise_conv, {name}'] = (conv._conv_kernel, forward)
+        known.update(IS_DENSE=dense, IS_EVEN=dense)
+        block = 64 if tile == conv.MAX_TILE else 128  # as in the launch
+        found[f'depthwise_conv, {name}'] = (conv._conv_kernel, dict(known, BC=block))
         found[f'weight gradient, {name}'] = (conv._weight_grad_kernel, dict(known, BC=64))
     part = dict(C=512, PART=gelu.PART, ROWS=gelu.ROWS, BLOCK=gelu.BLOCK)
     sample = dict(C=512, EPS=gelu.EPS, BLOCK=512)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
+
+Operator: TypeAlias = Callable[..., Tensor]
+Shapes: TypeAlias = tuple[tuple[int, ...], ...]
 
 BACKENDS = ('auto', 'torch', 'triton', 'spconv')
 
@@ -30,10 +36,9 @@ def is_for_triton(x: Tensor) -> bool:
     return x.is_cuda and x.dtype != torch.float64
 
 
-def is_triton_right(
-    operator: Callable[..., Tensor], shapes: Sequence[tuple[int, ...]], device: torch.device
-) -> bool:
-    """Whether Triton runs an operator on a device and agrees with PyTorch.
+@torch.compiler.assume_constant_result
+def is_triton_right(operator: Operator, shapes: Shapes, device: torch.device) -> bool:
+    """Whether Triton runs an operator on a device and agrees with PyTorch. Tried once.
 
     Triton is absent on some platforms, and needs a compiler and a driver that fit on the others.
 
@@ -41,22 +46,35 @@ def is_triton_right(
         operator: Takes tensors and ``backend``.
         shapes: Of these tensors; small, since both backends run forward and backward.
         device: Where they are.
+
+    Raises:
+        torch.OutOfMemoryError: If there is no room to try it: that says nothing about Triton.
     """
-    try:
-        with torch.enable_grad(), torch.autocast(device.type, enabled=False):
-            is_right = _agree(operator, shapes, device)
-        reason = 'gives other results'
-    except Exception as error:  # whatever it is, PyTorch's operators work
-        is_right, reason = False, f'failed: {error}'
-    if not is_right:
+    return _is_triton_right(operator, shapes, device)
+
+
+@functools.cache  # below: Dynamo looks through a cache and past what is written on it
+def _is_triton_right(operator: Operator, shapes: Shapes, device: torch.device) -> bool:
+    # The first call may come under inference_mode, autocast, another default device, the hooks of
+    # activation checkpointing, or while torch.compile traces. All of these belong to a thread.
+    with ThreadPoolExecutor(1) as pool:
+        reason = pool.submit(_why_not, operator, shapes, device).result()
+    if reason:
         name = operator.__name__
         warnings.warn(f"{name} uses backend 'torch' on {device}: Triton {reason}", stacklevel=2)
-    return is_right
+    return not reason
 
 
-def _agree(
-    operator: Callable[..., Tensor], shapes: Sequence[tuple[int, ...]], device: torch.device
-) -> bool:
+def _why_not(operator: Operator, shapes: Shapes, device: torch.device) -> str | None:
+    try:
+        return None if _agree(operator, shapes, device) else 'gives other results'
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever it is, PyTorch's operators work
+        return f'failed: {error}'
+
+
+def _agree(operator: Operator, shapes: Shapes, device: torch.device) -> bool:
     generator = torch.Generator().manual_seed(0)
     tensors = [torch.randn(s, generator=generator).to(device).requires_grad_() for s in shapes]
     results = []

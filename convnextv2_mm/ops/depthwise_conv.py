@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .backends import autocast_dtype, check_backend, is_for_triton, is_triton_right
 from .patch_layout import PatchLayout
+
+# Of the arguments with which Triton is tried: a small map.
+TRIED_SHAPES = ((1, 9, 8, 64), (64, 1, 7, 7), (64,))
 
 
 def depthwise_conv(
@@ -73,11 +73,4 @@ def _torch_conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _choose_triton(x: Tensor) -> bool:
-    return is_for_triton(x) and _is_triton_right(x.device)
-
-
-@torch.compiler.assume_constant_result
-@functools.cache
-def _is_triton_right(device: torch.device) -> bool:
-    """Tried once on a device, on a small map."""
-    return is_triton_right(depthwise_conv, [(1, 9, 8, 64), (64, 1, 7, 7), (64,)], device)
+    return is_for_triton(x) and is_triton_right(depthwise_conv, TRIED_SHAPES, x.device)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .backends import autocast_dtype, is_for_triton, is_triton_right
 from .global_response_norm import global_response_norm
 from .patch_layout import PatchLayout
+
+# Of the arguments with which Triton is tried: a small map.
+TRIED_SHAPES = ((1, 9, 8, 64), (64,), (64,), (16, 64), (16,))
 
 
 def gelu_grn_linear(
@@ -54,11 +54,4 @@ def gelu_grn_linear(
 
 
 def _choose_triton(x: Tensor) -> bool:
-    return is_for_triton(x) and _is_triton_right(x.device)
-
-
-@torch.compiler.assume_constant_result
-@functools.cache
-def _is_triton_right(device: torch.device) -> bool:
-    """Tried once on a device, on a small map."""
-    return is_triton_right(gelu_grn_linear, [(1, 9, 8, 64), (64,), (64,), (16, 64), (16,)], device)
+    return is_for_triton(x) and is_triton_right(gelu_grn_linear, TRIED_SHAPES, x.device)

@@ -20,11 +20,14 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ..patch_layout import PatchLayout
 
 MAX_TILE = 4  # sums of 4×4 sites, for 4 channels a thread, are half of a thread's registers
-PROGRAMS = 2048  # over the tiles, in the weight gradient: 15 for each multiprocessor of an H200
+# Of the weight gradient, over tiles and channels: two waves of 8 on each multiprocessor of an H200.
+# Each writes 50 sums a channel, so many of them would write more than they read.
+PROGRAMS = 2048
 
 
 @triton.jit
@@ -102,32 +105,29 @@ def _add_products(sums, values, taps, o: tl.constexpr, T: tl.constexpr):
     return out
 
 
-@triton.jit(do_not_specialize=['H', 'W'])
+@triton.jit(do_not_specialize=['H', 'W', 'has_bias'])
 def _conv_kernel(
-    x, weight, bias, y, table, H, W, C: tl.constexpr,
+    x, taps, bias, y, table, H, W, has_bias, C: tl.constexpr,
     T: tl.constexpr, R: tl.constexpr, STRIDE: tl.constexpr, BC: tl.constexpr,
     IS_DENSE: tl.constexpr, IS_EVEN: tl.constexpr,
-    FLIP: tl.constexpr, HAS_BIAS: tl.constexpr,
 ):  # fmt: skip
+    """``taps`` is ``(49, C)``: the channels of a tap lie together."""
     channel = tl.program_id(1) * BC + tl.arange(0, BC)
     stride = W if IS_DENSE else STRIDE
     neighbours = _neighbours(table, tl.program_id(0), H, W, T, R, IS_DENSE, IS_EVEN)
 
-    start = tl.zeros([BC], tl.float32)
-    if HAS_BIAS:
-        start += tl.load(bias + channel, mask=channel < C, other=0).to(tl.float32)
-    sums = (start,) * (T * T)
+    start = tl.load(bias + channel, mask=(channel < C) & (has_bias != 0), other=0)
+    sums = (start.to(tl.float32),) * (T * T)
     for r in tl.static_range(-3, T + 3):
         values = _window_row(x, neighbours, r, -3, T + 3, stride, channel, C, T, R)
         for o in tl.static_range(T):
             if r - o >= -3 and r - o <= 3:
-                taps = ()
+                row = ()
                 for j in tl.static_range(7):
                     tap = (r - o + 3) * 7 + j
-                    tap = 48 - tap if FLIP else tap
-                    value = tl.load(weight + tap * C + channel, mask=channel < C, other=0)
-                    taps = taps + (value.to(tl.float32),)
-                sums = _add_products(sums, values, taps, o, T)
+                    value = tl.load(taps + tap * C + channel, mask=channel < C, other=0)
+                    row = row + (value.to(tl.float32),)
+                sums = _add_products(sums, values, row, o, T)
 
     first, rows, columns = neighbours
     middle: tl.constexpr = (2 * R + 1) ** 2 // 2
@@ -188,37 +188,65 @@ def triton_depthwise_conv(
     table = None
     if layout is not None:
         table = layout.neighbours(x.shape[2], min(x.shape[2], MAX_TILE), reach=3)
-    return _conv(x.contiguous(), weight, bias, table)
+    return _DepthwiseConv.apply(x.contiguous(), weight, bias, table)
 
 
-# Custom operators, so that torch.compile takes each as it is and does not look inside.
-@torch.library.custom_op('convnextv2_mm::depthwise_conv', mutates_args=())
-def _conv(
-    x: Tensor, weight: Tensor, bias: Tensor | None, table: Tensor | None, flip: bool = False
-) -> Tensor:
+class _DepthwiseConv(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx, x: Tensor, weight: Tensor, bias: Tensor | None, table: Tensor | None
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, table)
+        ctx.bias_dtype = None if bias is None else bias.dtype
+        # A dispatched operator takes a tenth of a millisecond: only torch.compile needs one.
+        convolve = _convolve_op if torch.compiler.is_compiling() else _convolve
+        return convolve(x, weight.flatten(1).t().contiguous(), bias, table)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, table = ctx.saved_tensors
+        grad = grad.contiguous()
+        is_compiling = torch.compiler.is_compiling()
+        grad_x = grad_weight = grad_bias = None
+        if ctx.needs_input_grad[0]:
+            convolve = _convolve_op if is_compiling else _convolve
+            turned = weight.flatten(1).flip(1).t().contiguous()
+            grad_x = convolve(grad, turned, None, table)
+        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
+            sum_products = _sum_products_op if is_compiling else _sum_products
+            sums = sum_products(x, grad, table)
+            grad_weight = sums[:49].t().reshape(weight.shape).to(weight.dtype)
+            grad_bias = None if ctx.bias_dtype is None else sums[49].to(ctx.bias_dtype)
+        return grad_x, grad_weight, grad_bias, None
+
+
+def _convolve(x: Tensor, taps: Tensor, bias: Tensor | None, table: Tensor | None) -> Tensor:
+    """Convolution with taps ``(49, C)``, in which the channels of a tap lie together."""
     y = torch.empty_like(x)
     tile, tiles, meta = _launch(x, table)
-    # A thread keeps the 49 taps of its channels and the sums of its tile in registers: 2 channels
-    # are what fits for a large tile.
-    block, warps = _channel_block(x.shape[-1], 2 if tile == MAX_TILE else 4)
-    taps = weight.flatten(1).t().contiguous()  # [49, C]: the channels of a tap lie together
-    _conv_kernel[tiles, triton.cdiv(x.shape[-1], block)](
-        x, taps, taps if bias is None else bias, y, **meta, BC=block, FLIP=flip,
-        HAS_BIAS=bias is not None, num_warps=warps,
-    )  # fmt: skip
+    # A thread keeps 7 taps of its channels and the sums of its tile in registers: 2 channels are
+    # what fits for a large tile.
+    block = _channel_block(x.shape[-1], 2 if tile == MAX_TILE else 4)
+    with torch.cuda.device_of(x):  # Triton runs on the current device
+        _conv_kernel[tiles, -(-x.shape[-1] // block)](
+            x, taps, taps if bias is None else bias, y, **meta, BC=block,
+            has_bias=int(bias is not None), num_warps=1,
+        )  # fmt: skip
     return y
 
 
-@torch.library.custom_op('convnextv2_mm::depthwise_conv_weight_grad', mutates_args=())
-def _weight_grad(x: Tensor, grad: Tensor, table: Tensor | None) -> Tensor:
+def _sum_products(x: Tensor, grad: Tensor, table: Tensor | None) -> Tensor:
     """``(50, C)`` float32: the gradient of each tap, and of the bias."""
     _, tiles, meta = _launch(x, table)
-    block, warps = _channel_block(x.shape[-1], 2)
-    programs = min(tiles, PROGRAMS)
+    block = _channel_block(x.shape[-1], 2)
+    blocks = -(-x.shape[-1] // block)
+    programs = min(tiles, max(1, PROGRAMS // blocks))
     partial = x.new_empty(programs, 50, x.shape[-1], dtype=torch.float32)
-    _weight_grad_kernel[programs, triton.cdiv(x.shape[-1], block)](
-        x, grad, partial, tiles=tiles, **meta, BC=block, num_warps=warps
-    )
+    with torch.cuda.device_of(x):
+        _weight_grad_kernel[programs, blocks](
+            x, grad, partial, tiles=tiles, **meta, BC=block, num_warps=1
+        )
     return partial.sum(0)
 
 
@@ -228,48 +256,33 @@ def _launch(x: Tensor, table: Tensor | None) -> tuple[int, int, dict]:
     meta = dict(table=table, H=0, W=0, C=channels, STRIDE=0, IS_DENSE=False, IS_EVEN=False)
     if table is None:
         tile, (height, width) = MAX_TILE, sites
-        tiles = batch * triton.cdiv(height, tile) * triton.cdiv(width, tile)
+        tiles = batch * -(-height // tile) * -(-width // tile)
         is_even = height % tile == 0 and width % tile == 0
         meta.update(table=x, H=height, W=width, IS_DENSE=True, IS_EVEN=is_even)
     else:
         tile, tiles = min(sites[-1], MAX_TILE), len(table)
         meta.update(STRIDE=sites[-1])
-    return tile, tiles, dict(meta, T=tile, R=triton.cdiv(3, tile))
+    return tile, tiles, dict(meta, T=tile, R=-(-3 // tile))
 
 
-def _channel_block(channels: int, per_thread: int) -> tuple[int, int]:
-    """Channels of a program, and its warps of 32 threads: four at the most."""
-    block = min(triton.next_power_of_2(channels), 4 * 32 * per_thread)
-    return block, max(1, block // (32 * per_thread))
+def _channel_block(channels: int, per_thread: int) -> int:
+    """Channels of a program, which is one warp: its threads have nothing to say to others."""
+    # Plain arithmetic: Triton's own functions take as long as a launch.
+    return min(1 << (channels - 1).bit_length(), 32 * per_thread)
 
 
-@_conv.register_fake
-def _(x, weight, bias, table, flip=False):
+# torch.compile takes an operator as it is and does not look inside.
+_convolve_op = torch.library.custom_op('convnextv2_mm::depthwise_conv', _convolve, mutates_args=())
+_sum_products_op = torch.library.custom_op(
+    'convnextv2_mm::depthwise_conv_weight_grad', _sum_products, mutates_args=()
+)
+
+
+@_convolve_op.register_fake
+def _(x, taps, bias, table):
     return torch.empty_like(x)
 
 
-@_weight_grad.register_fake
+@_sum_products_op.register_fake
 def _(x, grad, table):
     return x.new_empty(50, x.shape[-1], dtype=torch.float32)
-
-
-def _save(ctx, inputs, output) -> None:
-    x, weight, bias, ctx.table, _ = inputs
-    ctx.bias_dtype = None if bias is None else bias.dtype
-    ctx.save_for_backward(x, weight)
-
-
-def _backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-    x, weight = ctx.saved_tensors
-    grad = grad.contiguous()
-    grad_x = grad_weight = grad_bias = None
-    if ctx.needs_input_grad[0]:
-        grad_x = _conv(grad, weight, None, ctx.table, True)
-    if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
-        sums = _weight_grad(x, grad, ctx.table)
-        grad_weight = sums[:49].t().reshape(weight.shape).to(weight.dtype)
-        grad_bias = None if ctx.bias_dtype is None else sums[49].to(ctx.bias_dtype)
-    return grad_x, grad_weight, grad_bias, None, None
-
-
-_conv.register_autograd(_backward, setup_context=_save)

@@ -9,11 +9,14 @@ All sums have a fixed order: over the sites of a part of a sample, then over par
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 EPS = 1e-6  # added to the mean norm, as in global_response_norm
 PART = 256  # sites of a sample that one program walks over
@@ -184,92 +187,99 @@ def triton_gelu_grn_linear(
     x: Tensor, gamma: Tensor, beta: Tensor, weight: Tensor, bias: Tensor
 ) -> Tensor:
     """``Linear(GRN(GELU(x)))``; arguments as of ``ops.gelu_grn_linear``."""
-    return _forward(x.contiguous(), gamma, beta, weight, bias)[0]
+    return _GeluGrnLinear.apply(x.contiguous(), gamma, beta, weight, bias)
 
 
-# Custom operators, so that torch.compile takes each as it is and does not look inside.
-@torch.library.custom_op('convnextv2_mm::gelu_grn_linear', mutates_args=())
-def _forward(
-    x: Tensor, gamma: Tensor, beta: Tensor, weight: Tensor, bias: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The output, and norm and scale ``(N, 4C)`` float32 for the backward pass."""
+class _GeluGrnLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx, x: Tensor, gamma: Tensor, beta: Tensor, weight: Tensor, bias: Tensor
+    ) -> Tensor:
+        # A dispatched operator takes a tenth of a millisecond: only torch.compile needs one.
+        respond = _respond_op if torch.compiler.is_compiling() else _respond
+        y, norm, scale = respond(x, gamma, beta)
+        ctx.save_for_backward(x, gamma, beta, weight, norm, scale)
+        return F.linear(y, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, ...]:
+        x, gamma, beta, weight, norm, scale = ctx.saved_tensors
+        rows = grad.reshape(-1, grad.shape[-1])
+        differentiate = _differentiate_op if torch.compiler.is_compiling() else _differentiate
+        y, grad_x, affine = differentiate(rows @ weight, x, gamma, beta, norm, scale)
+        grad_gamma, grad_beta = affine.sum(1).to(gamma.dtype)
+        grad_weight = rows.t() @ y.view(-1, y.shape[-1])
+        return grad_x, grad_gamma, grad_beta, grad_weight, rows.sum(0)
+
+
+def _respond(x: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """``GRN(GELU(x))``, and norm and scale ``(N, 4C)`` float32 for the backward pass."""
     samples, channels, sites, parts, grid, meta = _launch(x)
     partial = x.new_empty(samples * parts, channels, dtype=torch.float32)
-    _squares_kernel[grid](x, partial, sites, **meta)
     norm = x.new_empty(samples, channels, dtype=torch.float32)
-    scale = torch.empty_like(norm)
-    _norm_kernel[samples,](
-        partial, gamma, norm, scale, parts, C=channels, EPS=EPS,
-        BLOCK=triton.next_power_of_2(channels), num_warps=8,
-    )  # fmt: skip
-    y = torch.empty_like(x)
-    _apply_kernel[grid](x, scale, beta, y, sites, **meta)
-    return F.linear(y, weight, bias), norm, scale
+    scale, y = torch.empty_like(norm), torch.empty_like(x)
+    with torch.cuda.device_of(x):  # Triton runs on the current device
+        _squares_kernel[grid](x, partial, sites, **meta)
+        _norm_kernel[samples,](
+            partial, gamma, norm, scale, parts, C=channels, EPS=EPS,
+            BLOCK=_power_of_2(channels), num_warps=8,
+        )  # fmt: skip
+        _apply_kernel[grid](x, scale, beta, y, sites, **meta)
+    return y, norm, scale
 
 
-@torch.library.custom_op('convnextv2_mm::gelu_grn_linear_backward', mutates_args=())
-def _backward(
-    grad: Tensor, x: Tensor, gamma: Tensor, beta: Tensor, weight: Tensor, norm: Tensor,
-    scale: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gradients of x, of gamma and beta ``(2, 4C)`` in float32, of weight and of bias."""
+def _differentiate(
+    grad: Tensor, x: Tensor, gamma: Tensor, beta: Tensor, norm: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``GRN(GELU(x))`` again, and from its gradient that of x and of gamma and beta.
+
+    The latter are ``(2, N, 4C)`` float32: the share of each sample.
+    """
     samples, channels, sites, parts, grid, meta = _launch(x)
-    rows = grad.reshape(-1, grad.shape[-1])
-    grad_y = rows @ weight  # [N · sites, 4C]
     dots, totals = x.new_empty(2, samples * parts, channels, dtype=torch.float32)
-    _grad_sums_kernel[grid](x, grad_y, dots, totals, sites, **meta)
     per_norm = torch.empty_like(norm)
-    grads = x.new_empty(2, samples, channels, dtype=torch.float32)
-    _grad_norm_kernel[samples,](
-        dots, totals, norm, gamma, per_norm, grads, parts, samples, C=channels, EPS=EPS,
-        BLOCK=triton.next_power_of_2(channels), num_warps=8,
-    )  # fmt: skip
+    affine = x.new_empty(2, samples, channels, dtype=torch.float32)
     y, grad_x = torch.empty_like(x), torch.empty_like(x)
-    _grads_kernel[grid](x, grad_y, scale, beta, per_norm, y, grad_x, sites, **meta)
-    grad_weight = rows.t() @ y.view(-1, channels)
-    return grad_x, grads.sum(1), grad_weight, rows.sum(0)
+    with torch.cuda.device_of(x):
+        _grad_sums_kernel[grid](x, grad, dots, totals, sites, **meta)
+        _grad_norm_kernel[samples,](
+            dots, totals, norm, gamma, per_norm, affine, parts, samples, C=channels, EPS=EPS,
+            BLOCK=_power_of_2(channels), num_warps=8,
+        )  # fmt: skip
+        _grads_kernel[grid](x, grad, scale, beta, per_norm, y, grad_x, sites, **meta)
+    return y, grad_x, affine
 
 
 def _launch(x: Tensor) -> tuple[int, int, int, int, tuple[int, int], dict]:
     """Samples, channels, sites and parts of a sample, and how the kernels over sites run."""
-    samples, channels = len(x), x.shape[-1]
-    sites = x[0, ..., 0].numel()
-    parts = triton.cdiv(sites, PART)
-    grid = (samples * parts, triton.cdiv(channels, BLOCK))
-    return (
-        samples,
-        channels,
-        sites,
-        parts,
-        grid,
-        dict(C=channels, PART=PART, ROWS=ROWS, BLOCK=BLOCK),
-    )
+    samples, *inner, channels = x.shape
+    sites = math.prod(inner)
+    parts = -(-sites // PART)
+    grid = (samples * parts, -(-channels // BLOCK))
+    meta = dict(C=channels, PART=PART, ROWS=ROWS, BLOCK=BLOCK)
+    return samples, channels, sites, parts, grid, meta
 
 
-@_forward.register_fake
-def _(x, gamma, beta, weight, bias):
-    y = x.new_empty(*x.shape[:-1], len(weight))
+def _power_of_2(n: int) -> int:
+    """The least that is not below n; Triton's own takes as long as a launch."""
+    return 1 << (n - 1).bit_length()
+
+
+# torch.compile takes an operator as it is and does not look inside.
+_respond_op = torch.library.custom_op('convnextv2_mm::gelu_grn', _respond, mutates_args=())
+_differentiate_op = torch.library.custom_op(
+    'convnextv2_mm::gelu_grn_backward', _differentiate, mutates_args=()
+)
+
+
+@_respond_op.register_fake
+def _(x, gamma, beta):
     norm = x.new_empty(len(x), x.shape[-1], dtype=torch.float32)
-    return y, norm, torch.empty_like(norm)
+    return torch.empty_like(x), norm, torch.empty_like(norm)
 
 
-@_backward.register_fake
-def _(grad, x, gamma, beta, weight, norm, scale):
-    affine = x.new_empty(2, x.shape[-1], dtype=torch.float32)
-    return torch.empty_like(x), affine, torch.empty_like(weight), grad.new_empty(len(weight))
-
-
-def _save(ctx, inputs, output) -> None:
-    x, gamma, beta, weight, _ = inputs
-    _, norm, scale = output
-    ctx.save_for_backward(x, gamma, beta, weight, norm, scale)
-    ctx.mark_non_differentiable(norm, scale)
-
-
-def _differentiate(ctx, grad: Tensor, *_) -> tuple[Tensor, ...]:
-    grad_x, affine, grad_weight, grad_bias = _backward(grad.contiguous(), *ctx.saved_tensors)
-    grad_gamma, grad_beta = affine.to(ctx.saved_tensors[1].dtype)
-    return grad_x, grad_gamma, grad_beta, grad_weight, grad_bias
-
-
-_forward.register_autograd(_differentiate, setup_context=_save)
+@_differentiate_op.register_fake
+def _(grad, x, gamma, beta, norm, scale):
+    affine = x.new_empty(2, len(x), x.shape[-1], dtype=torch.float32)
+    return torch.empty_like(x), torch.empty_like(x), affine

@@ -12,6 +12,7 @@ from convnextv2_mm.models import FCMAE, FCMAEHead
 from convnextv2_mm.ops import PatchLayout, patchify, unpatchify
 from convnextv2_mm.utils.distributed import leave_process_group
 
+DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'  # on a CPU Triton is interpreted
 SMALL = dict(depths=[1, 1, 2, 1], channels=[8, 16, 24, 40])
 
 
@@ -242,10 +243,9 @@ def step(model, images):
 def test_backends_take_the_same_step(backend):
     if backend == 'spconv':
         pytest.importorskip('spconv')
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    images = torch.randn(2, 3, 64, 96, device=device)
-    loss, grads = step(build('torch').to(device), images)
-    other_loss, other_grads = step(build(backend).to(device), images)
+    images = torch.randn(2, 3, 64, 96, device=DEVICE)
+    loss, grads = step(build('torch').to(DEVICE), images)
+    other_loss, other_grads = step(build(backend).to(DEVICE), images)
     torch.testing.assert_close(other_loss, loss, rtol=1e-5, atol=0)
     for a, b in zip(other_grads, grads, strict=True):
         assert (a - b).norm() <= 1e-4 * b.norm()
@@ -254,9 +254,9 @@ def test_backends_take_the_same_step(backend):
 @pytest.mark.long
 @pytest.mark.parametrize('backend', ['torch', 'triton'])
 def test_step_compiles_whole(backend):
-    images = torch.randn(1, 3, 64, 96)
-    loss, grads = step(build('torch'), images)
-    model = build(backend)
+    images = torch.randn(1, 3, 64, 96, device=DEVICE)
+    loss, grads = step(build('torch').to(DEVICE), images)
+    model = build(backend).to(DEVICE)
     model.loss = torch.compile(model.loss, fullgraph=True, backend='aot_eager')
     compiled_loss, compiled_grads = step(model, images)
     torch.testing.assert_close(compiled_loss, loss, rtol=1e-5, atol=0)
@@ -289,7 +289,7 @@ class NoHostReads(TorchDispatchMode):
 @pytest.mark.long
 @pytest.mark.parametrize('backend', ['torch', 'triton'])
 def test_step_does_not_wait_for_the_device(backend):
-    model, images = build(backend), torch.randn(1, 3, 64, 96)
+    model, images = build(backend).to(DEVICE), torch.randn(1, 3, 64, 96, device=DEVICE)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     with NoHostReads():
         model.loss(images)['loss'].backward()
