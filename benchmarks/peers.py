@@ -61,10 +61,14 @@ def training_step(
     """Forward, backward and AdamW of ``model`` on ``batch``."""
     model.to(args.device).train()
     dtype = PRECISIONS[args.precision]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=args.device == 'cuda')
+    is_graph = getattr(args, 'graphs', False)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=1e-4, fused=args.device == 'cuda', capturable=is_graph
+    )
 
     def step() -> None:
-        with torch.autocast(args.device, dtype, enabled=dtype is not None):
+        # A graph replays no weights that were cast before it.
+        with torch.autocast(args.device, dtype, dtype is not None, cache_enabled=not is_graph):
             value = loss(model, batch)
         value.backward()
         optimizer.step()
@@ -122,7 +126,23 @@ def plain_and_compiled(
         model = build(args).to(memory_format=torch.channels_last)
         step = training_step(args, model, torch.compile(loss) if compiled else loss, images)
         found.append(Peer(f'{name}, compiled' if compiled else name, step))
+        if args.graphs and not compiled:
+            found.append(Peer(f'{name}, as a graph', captured(step)))
     return found
+
+
+def captured(step: Callable[[], None]) -> Callable[[], None]:
+    """A step that the host starts with one call, whatever the number of its kernels."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):  # kernels compile, and the optimizer gets its state
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
 
 
 def build_fcmae(args: argparse.Namespace, backend: str) -> nn.Module:
@@ -332,20 +352,20 @@ def convolutions(
         if name == 'nchw':
             x = tensors[0].detach().permute(0, 3, 1, 2).contiguous().requires_grad_()
             convolve = partial(F.conv2d, padding=3, groups=channels)
-            found.append(operator(args, name, convolve, [x, *tensors[1:]]))
+            found += operator(args, name, convolve, [x, *tensors[1:]])
         else:
             convolve = partial(depthwise_conv, layout=layout, backend=name)
-            found.append(operator(args, name, convolve, tensors))
+            found += operator(args, name, convolve, tensors)
     return found
 
 
 def projections(args: argparse.Namespace, shape: tuple[int, ...], channels: int) -> list[Peer]:
     wide = 4 * channels
     tensors = random_tensors(args, (*shape, wide), (wide,), (wide,), (channels, wide), (channels,))
-    return [
-        operator(args, name, partial(gelu_grn_linear, backend=name), tensors)
-        for name in args.backends
-    ]
+    found = []
+    for name in args.backends:
+        found += operator(args, name, partial(gelu_grn_linear, backend=name), tensors)
+    return found
 
 
 def random_tensors(args: argparse.Namespace, *shapes: tuple[int, ...]) -> list[Tensor]:
@@ -357,12 +377,13 @@ def random_tensors(args: argparse.Namespace, *shapes: tuple[int, ...]) -> list[T
 
 def operator(
     args: argparse.Namespace, name: str, function: Callable[..., Tensor], tensors: list[Tensor]
-) -> Peer:
+) -> list[Peer]:
     """Forward and backward pass under autocast, as in a model."""
     dtype = PRECISIONS[args.precision]
 
     def call() -> Tensor:
-        with torch.autocast(args.device, dtype, enabled=dtype is not None):
+        # Weights are cast in each step, as where an optimizer changes them.
+        with torch.autocast(args.device, dtype, dtype is not None, cache_enabled=False):
             return function(*tensors)
 
     @torch.no_grad()
@@ -374,7 +395,10 @@ def operator(
     def step() -> None:
         torch.autograd.grad(call(), tensors, direction)
 
-    return Peer(name, step, forward)
+    found = [Peer(name, step, forward)]
+    if args.graphs:
+        found.append(Peer(f'{name}, as a graph', captured(step), captured(forward)))
+    return found
 
 
 CONTENDERS = dict(

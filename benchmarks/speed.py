@@ -18,9 +18,12 @@ keeps up.
 import argparse
 import gc
 import json
+import multiprocessing
+import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from convnextv2_mm.errors import exit_on_user_error
@@ -60,6 +63,11 @@ def parse_args() -> argparse.Namespace:
         command.add_argument('--steps', type=int, default=10, help='timed steps of each')
         command.add_argument('--json', metavar='FILE', help='write the figures')
         command.add_argument('--plot', metavar='FILE', help='draw throughput and memory')
+        command.add_argument(
+            '--profile',
+            action='store_true',
+            help='show the operators that a step of each spends on',
+        )
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
         command.add_argument('--device', default=device)
         return command
@@ -76,6 +84,10 @@ def parse_args() -> argparse.Namespace:
     ops = add('ops', ['nchw', 'spconv'], batch=128, size=224)
     for command in (pretrain, ops):
         command.add_argument('--mask-ratio', type=float, default=0.6)
+    for command in (pretrain, backbone, ops):
+        command.add_argument(
+            '--graphs', action='store_true', help='also measure all as CUDA graphs, not compiled'
+        )
     return parser.parse_args()
 
 
@@ -111,6 +123,41 @@ def measure(found: list[Peer], args: argparse.Namespace) -> None:
             peer.seconds.append(timed(peer.step, args.device))
             if peer.part:
                 peer.part_seconds.append(timed(peer.part, args.device))
+
+
+def print_profile(peer: Peer, args: argparse.Namespace) -> None:
+    """The operators of one step, the most expensive first."""
+    from torch.profiler import ProfilerActivity, profile
+
+    activities = [ProfilerActivity.CPU]
+    if args.device == 'cuda':
+        activities.append(ProfilerActivity.CUDA)
+    with profile(activities=activities) as profiler:
+        peer.step()
+        if args.device == 'cuda':
+            torch.cuda.synchronize()
+    key = f'self_{"device" if args.device == "cuda" else "cpu"}_time_total'
+    events = sorted(profiler.key_averages(), key=lambda event: -getattr(event, key))
+    total = sum(getattr(event, key) for event in events)
+    print(f'\n{f"{peer.name}, one step":86}{"calls":>6}{"ms":>10}{"share":>7}')
+    for event in events[:30]:
+        spent = getattr(event, key)
+        print(f'  {event.key[:82]:84}{event.count:>6}{spent / 1000:10.3f}{spent / total:7.1%}')
+
+
+def compile_kernels(plan: Sequence[tuple[str, Callable[[], list[Peer]]]]) -> None:
+    """Take a step of each group in processes side by side.
+
+    Triton keeps what it compiles on disk, and takes minutes for all of it one after the other.
+    """
+    context = multiprocessing.get_context('spawn')
+    with ProcessPoolExecutor(os.cpu_count(), context) as pool:
+        list(pool.map(take_steps, [build for _, build in plan]))
+
+
+def take_steps(build: Callable[[], list[Peer]]) -> None:
+    for peer in build():
+        peer.step()
 
 
 def measure_loader(args: argparse.Namespace) -> list[float]:
@@ -221,6 +268,8 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError('--steps must be at least 2 and --batch at least 1')
     if min(args.size) < 32:
         raise ValueError(f'--size {args.size} is not allowed: 32 is the least')
+    if getattr(args, 'graphs', False) and not args.device.startswith('cuda'):
+        raise ValueError(f'--graphs is not allowed on {args.device}: it needs a CUDA device')
     if args.what in ('pretrain', 'ops') and any(side % 32 for side in args.size):
         raise ValueError(f'--size {args.size} is not allowed: packed patches are of 32 pixels')
     kinds = plt.figure().canvas.get_supported_filetypes()
@@ -239,6 +288,8 @@ def main() -> None:
         check(args)
         plan = list(groups(args))
     print(describe(args))
+    if args.what == 'ops' and args.device == 'cuda':
+        compile_kernels(plan)
     loader_seconds = measure_loader(args) if getattr(args, 'data', None) else []
     rows = []
     for title, build in plan:
@@ -248,6 +299,9 @@ def main() -> None:
         for peer in found:
             peer.part_seconds += loader_seconds
         rows += report(title, found, args)
+        if args.profile:
+            for peer in found:
+                print_profile(peer, args)
         del found, peer
         gc.collect()  # the next group has the memory for itself
         if args.device == 'cuda':
