@@ -72,7 +72,7 @@ def test_torch_equals_brute_force(batch, grid, side, channels, dtype, tolerance)
 
 @pytest.mark.long
 @pytest.mark.parametrize(('batch', 'grid', 'side'), FULL if IS_FULL else FEW)
-@pytest.mark.parametrize('channels', [40, 352] if IS_FULL else [40, 72])
+@pytest.mark.parametrize('channels', [40, 80, 160, 352] if IS_FULL else [40, 72])
 @pytest.mark.parametrize(('dtype', 'tolerance'), TOLERANCES[:2])
 def test_triton_equals_brute_force(batch, grid, side, channels, dtype, tolerance):
     torch.manual_seed(0)

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..patch_layout import PatchLayout
+from . import operator_when_compiling, power_of_2
 
 MAX_TILE = 4  # sums of 4×4 sites, for 4 channels a thread, are half of a thread's registers
 # Of the weight gradient, over tiles and channels: two waves of 8 on each multiprocessor of an H200.
@@ -198,29 +199,25 @@ class _DepthwiseConv(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, weight, table)
         ctx.bias_dtype = None if bias is None else bias.dtype
-        # A dispatched operator takes a tenth of a millisecond: only torch.compile needs one.
-        convolve = _convolve_op if torch.compiler.is_compiling() else _convolve
-        return convolve(x, weight.flatten(1).t().contiguous(), bias, table)
+        return _convolve(x, weight.flatten(1).t().contiguous(), bias, table)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, table = ctx.saved_tensors
         grad = grad.contiguous()
-        is_compiling = torch.compiler.is_compiling()
         grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
-            convolve = _convolve_op if is_compiling else _convolve
             turned = weight.flatten(1).flip(1).t().contiguous()
-            grad_x = convolve(grad, turned, None, table)
+            grad_x = _convolve(grad, turned, None, table)
         if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
-            sum_products = _sum_products_op if is_compiling else _sum_products
-            sums = sum_products(x, grad, table)
+            sums = _sum_products(x, grad, table)
             grad_weight = sums[:49].t().reshape(weight.shape).to(weight.dtype)
             grad_bias = None if ctx.bias_dtype is None else sums[49].to(ctx.bias_dtype)
         return grad_x, grad_weight, grad_bias, None
 
 
+@operator_when_compiling('depthwise_conv', lambda x, taps, bias, table: torch.empty_like(x))
 def _convolve(x: Tensor, taps: Tensor, bias: Tensor | None, table: Tensor | None) -> Tensor:
     """Convolution with taps ``(49, C)``, in which the channels of a tap lie together."""
     y = torch.empty_like(x)
@@ -236,6 +233,10 @@ def _convolve(x: Tensor, taps: Tensor, bias: Tensor | None, table: Tensor | None
     return y
 
 
+@operator_when_compiling(
+    'depthwise_conv_weight_grad',
+    lambda x, grad, table: x.new_empty(50, x.shape[-1], dtype=torch.float32),
+)
 def _sum_products(x: Tensor, grad: Tensor, table: Tensor | None) -> Tensor:
     """``(50, C)`` float32: the gradient of each tap, and of the bias."""
     _, tiles, meta = _launch(x, table)
@@ -267,22 +268,4 @@ def _launch(x: Tensor, table: Tensor | None) -> tuple[int, int, dict]:
 
 def _channel_block(channels: int, per_thread: int) -> int:
     """Channels of a program, which is one warp: its threads have nothing to say to others."""
-    # Plain arithmetic: Triton's own functions take as long as a launch.
-    return min(1 << (channels - 1).bit_length(), 32 * per_thread)
-
-
-# torch.compile takes an operator as it is and does not look inside.
-_convolve_op = torch.library.custom_op('convnextv2_mm::depthwise_conv', _convolve, mutates_args=())
-_sum_products_op = torch.library.custom_op(
-    'convnextv2_mm::depthwise_conv_weight_grad', _sum_products, mutates_args=()
-)
-
-
-@_convolve_op.register_fake
-def _(x, taps, bias, table):
-    return torch.empty_like(x)
-
-
-@_sum_products_op.register_fake
-def _(x, grad, table):
-    return x.new_empty(50, x.shape[-1], dtype=torch.float32)
+    return min(power_of_2(channels), 32 * per_thread)

@@ -18,6 +18,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from . import operator_when_compiling, power_of_2
+
 EPS = 1e-6  # added to the mean norm, as in global_response_norm
 PART = 256  # sites of a sample that one program walks over
 ROWS, BLOCK = 16, 128  # of the tile that it holds: 16 values a thread
@@ -195,9 +197,7 @@ class _GeluGrnLinear(torch.autograd.Function):
     def forward(
         ctx, x: Tensor, gamma: Tensor, beta: Tensor, weight: Tensor, bias: Tensor
     ) -> Tensor:
-        # A dispatched operator takes a tenth of a millisecond: only torch.compile needs one.
-        respond = _respond_op if torch.compiler.is_compiling() else _respond
-        y, norm, scale = respond(x, gamma, beta)
+        y, norm, scale = _respond(x, gamma, beta)
         ctx.save_for_backward(x, gamma, beta, weight, norm, scale)
         return F.linear(y, weight, bias)
 
@@ -206,13 +206,18 @@ class _GeluGrnLinear(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor, ...]:
         x, gamma, beta, weight, norm, scale = ctx.saved_tensors
         rows = grad.reshape(-1, grad.shape[-1])
-        differentiate = _differentiate_op if torch.compiler.is_compiling() else _differentiate
-        y, grad_x, affine = differentiate(rows @ weight, x, gamma, beta, norm, scale)
+        y, grad_x, affine = _differentiate(rows @ weight, x, gamma, beta, norm, scale)
         grad_gamma, grad_beta = affine.sum(1).to(gamma.dtype)
         grad_weight = rows.t() @ y.view(-1, y.shape[-1])
         return grad_x, grad_gamma, grad_beta, grad_weight, rows.sum(0)
 
 
+def _fake_response(x, gamma, beta):
+    norm = x.new_empty(len(x), x.shape[-1], dtype=torch.float32)
+    return torch.empty_like(x), norm, torch.empty_like(norm)
+
+
+@operator_when_compiling('gelu_grn', _fake_response)
 def _respond(x: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """``GRN(GELU(x))``, and norm and scale ``(N, 4C)`` float32 for the backward pass."""
     samples, channels, sites, parts, grid, meta = _launch(x)
@@ -223,12 +228,18 @@ def _respond(x: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Te
         _squares_kernel[grid](x, partial, sites, **meta)
         _norm_kernel[samples,](
             partial, gamma, norm, scale, parts, C=channels, EPS=EPS,
-            BLOCK=_power_of_2(channels), num_warps=8,
+            BLOCK=power_of_2(channels), num_warps=8,
         )  # fmt: skip
         _apply_kernel[grid](x, scale, beta, y, sites, **meta)
     return y, norm, scale
 
 
+def _fake_gradients(grad, x, gamma, beta, norm, scale):
+    affine = x.new_empty(2, len(x), x.shape[-1], dtype=torch.float32)
+    return torch.empty_like(x), torch.empty_like(x), affine
+
+
+@operator_when_compiling('gelu_grn_backward', _fake_gradients)
 def _differentiate(
     grad: Tensor, x: Tensor, gamma: Tensor, beta: Tensor, norm: Tensor, scale: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -245,7 +256,7 @@ def _differentiate(
         _grad_sums_kernel[grid](x, grad, dots, totals, sites, **meta)
         _grad_norm_kernel[samples,](
             dots, totals, norm, gamma, per_norm, affine, parts, samples, C=channels, EPS=EPS,
-            BLOCK=_power_of_2(channels), num_warps=8,
+            BLOCK=power_of_2(channels), num_warps=8,
         )  # fmt: skip
         _grads_kernel[grid](x, grad, scale, beta, per_norm, y, grad_x, sites, **meta)
     return y, grad_x, affine
@@ -259,27 +270,3 @@ def _launch(x: Tensor) -> tuple[int, int, int, int, tuple[int, int], dict]:
     grid = (samples * parts, -(-channels // BLOCK))
     meta = dict(C=channels, PART=PART, ROWS=ROWS, BLOCK=BLOCK)
     return samples, channels, sites, parts, grid, meta
-
-
-def _power_of_2(n: int) -> int:
-    """The least that is not below n; Triton's own takes as long as a launch."""
-    return 1 << (n - 1).bit_length()
-
-
-# torch.compile takes an operator as it is and does not look inside.
-_respond_op = torch.library.custom_op('convnextv2_mm::gelu_grn', _respond, mutates_args=())
-_differentiate_op = torch.library.custom_op(
-    'convnextv2_mm::gelu_grn_backward', _differentiate, mutates_args=()
-)
-
-
-@_respond_op.register_fake
-def _(x, gamma, beta):
-    norm = x.new_empty(len(x), x.shape[-1], dtype=torch.float32)
-    return torch.empty_like(x), norm, torch.empty_like(norm)
-
-
-@_differentiate_op.register_fake
-def _(grad, x, gamma, beta, norm, scale):
-    affine = x.new_empty(2, len(x), x.shape[-1], dtype=torch.float32)
-    return torch.empty_like(x), torch.empty_like(x), affine
