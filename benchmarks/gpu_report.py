@@ -17,30 +17,31 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convnextv2_mm.errors import exit_on_user_error
+from convnextv2_mm.utils.atomic import atomic_write
 
 ROOT = Path(__file__).parents[1]
 PYTEST = (
-    f'{sys.executable} -m pytest -p no:cacheprovider -p no:benchmark -W ignore::SyntaxWarning '
+    '-m pytest -p no:cacheprovider -p no:benchmark -W ignore::SyntaxWarning '
     f'-n {os.cpu_count()} --dist worksteal'
 )
 ENVIRONMENT = (
     'from mmengine.utils.dl_utils import collect_env; '
     'print(*map(str, collect_env().items()), sep=chr(10))'
 )
-SPEED = f'{sys.executable} benchmarks/speed.py'
+SPEED = 'benchmarks/speed.py'
 
 
 @dataclass(frozen=True)
 class Task:
-    """A command, run in the root of the repository."""
+    """What Python runs, in the root of the repository."""
 
     name: str
-    command: str
+    arguments: str
     minutes: float
 
 
 TASKS = (
-    Task('environment', f'{sys.executable} -c "{ENVIRONMENT}"', 1),
+    Task('environment', f'-c "{ENVIRONMENT}"', 1),
     Task('tests', f'{PYTEST} tests/ops tests/models -k "triton or backends or compiles"', 3),
     Task('journeys', f'{PYTEST} tests/journeys', 10),
     Task('ops', f'{SPEED} ops --backends triton torch --graphs', 4),
@@ -53,7 +54,7 @@ TASKS = (
     Task('pretrain-tiny', f'{SPEED} pretrain --arch tiny --peers all', 3),
     Task('backbone', f'{SPEED} backbone --peers all --compile --graphs', 6),
     Task('ops-1024', f'{SPEED} ops --backends triton torch --batch 4 --size 1024 1024', 4),
-    Task('demo', f'{sys.executable} examples/demo.py', 10),
+    Task('demo', 'examples/demo.py', 10),
 )
 
 
@@ -63,7 +64,7 @@ def run(task: Task, folder: Path, seconds: float) -> dict:
     start = time.monotonic()
     with log.open('w') as file:
         process = subprocess.Popen(
-            shlex.split(task.command),
+            [sys.executable, *shlex.split(task.arguments)],
             cwd=ROOT,
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -79,7 +80,7 @@ def run(task: Task, folder: Path, seconds: float) -> dict:
             stop(process)
     return dict(
         name=task.name,
-        command=task.command,
+        command=f'python {task.arguments}',
         ended=ended,
         seconds=round(time.monotonic() - start, 1),
     )
@@ -98,31 +99,33 @@ def stop(process: subprocess.Popen) -> None:
             continue
 
 
-def write_report(results: dict[str, dict], folder: Path) -> None:
-    """Write ``report.md``: how each task ended, then the end of its output."""
+def write_results(rows: list[dict], folder: Path) -> None:
+    """Write ``tasks.jsonl``, and in ``report.md`` how each task ended and the end of its output."""
+    with atomic_write(folder / 'tasks.jsonl') as path:
+        path.write_text(''.join(json.dumps(row) + '\n' for row in rows))
+    results = {row['name']: row for row in rows}
     lines = ['# GPU report', '', '| task | ended | seconds | command |', '|---|---|---|---|']
     for name, result in results.items():
-        command = result['command'].replace(sys.executable, 'python')
-        lines.append(f'| {name} | {result["ended"]} | {result["seconds"]} | `{command}` |')
+        lines.append(
+            f'| {name} | {result["ended"]} | {result["seconds"]} | `{result["command"]}` |'
+        )
     for name in results:
         log = (folder / f'{name}.log').read_text(errors='replace').splitlines()
         lines += ['', f'## {name}', '', '```', *log[-80:], '```']
-    draft = folder / 'report.md.part'
-    draft.write_text('\n'.join(lines) + '\n')
-    draft.replace(folder / 'report.md')
+    with atomic_write(folder / 'report.md') as path:
+        path.write_text('\n'.join(lines) + '\n')
 
 
-def read_results(folder: Path) -> dict[str, dict]:
-    """The last result of each task in ``tasks.jsonl``; a line cut short by a crash is skipped."""
-    results = {}
+def read_results(folder: Path) -> list[dict]:
+    """What ``tasks.jsonl`` holds, but for a line that is cut short, as a full disk leaves it."""
+    rows = []
     path = folder / 'tasks.jsonl'
     for line in path.read_text().splitlines() if path.exists() else ():
         try:
-            result = json.loads(line)
+            rows.append(json.loads(line))
         except json.JSONDecodeError:
             continue
-        results[result['name']] = result
-    return results
+    return rows
 
 
 def main() -> None:
@@ -140,19 +143,19 @@ def main() -> None:
             raise ValueError(f'--minutes {args.minutes} is not allowed: it must be positive')
         folder.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + 60 * args.minutes
-    results = read_results(folder)
+    rows = read_results(folder)
+    done = {row['name'] for row in rows if row['ended'] == 'succeeded'}
+    late = []
     for task in TASKS:
-        is_done = results.get(task.name, {}).get('ended') == 'succeeded'
-        left = end - time.monotonic()
-        if task.name not in args.tasks or is_done or left < 20:
+        if task.name not in args.tasks or task.name in done:
             continue
-        result = run(task, folder, min(60 * task.minutes, left - 10))
-        results[task.name] = result
-        with (folder / 'tasks.jsonl').open('a') as file:
-            file.write(json.dumps(result) + '\n')
-        write_report(results, folder)
-        print(f'{task.name}: {result["ended"]}, {result["seconds"]} s', flush=True)
-    late = [name for name in args.tasks if name not in results]
+        left = end - time.monotonic()
+        if left < 20:
+            late.append(task.name)
+            continue
+        rows.append(run(task, folder, min(60 * task.minutes, left - 10)))
+        write_results(rows, folder)
+        print(f'{task.name}: {rows[-1]["ended"]}, {rows[-1]["seconds"]} s', flush=True)
     if late:
         print(f'no time was left for {", ".join(late)}: run the command again')
     print(f'see {folder / "report.md"}')

@@ -22,8 +22,9 @@ import multiprocessing
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from copy import copy
 from pathlib import Path
 
 from convnextv2_mm.errors import exit_on_user_error
@@ -117,7 +118,9 @@ def measure(found: list[Peer], args: argparse.Namespace) -> None:
             peer.step()
         if args.device == 'cuda':
             torch.cuda.synchronize()
-            peer.peak_gib = (torch.cuda.max_memory_allocated() - before) / 2**30
+            peak = torch.cuda.max_memory_allocated() - before
+            # A graph allocates nothing when it is replayed, which says nothing of what it holds.
+            peer.peak_gib = peak / 2**30 if peak else None
     for _ in range(args.steps):
         for peer in found:
             peer.seconds.append(timed(peer.step, args.device))
@@ -145,14 +148,17 @@ def print_profile(peer: Peer, args: argparse.Namespace) -> None:
         print(f'  {event.key[:82]:84}{event.count:>6}{spent / 1000:10.3f}{spent / total:7.1%}')
 
 
-def compile_kernels(plan: Sequence[tuple[str, Callable[[], list[Peer]]]]) -> None:
+def compile_kernels(args: argparse.Namespace) -> None:
     """Take a step of each group in processes side by side.
 
-    Triton keeps what it compiles on disk, and takes minutes for all of it one after the other.
+    Triton keeps what it compiles on disk, and takes minutes for all of it one after the other. One
+    image is enough, and leaves room on the device for the others.
     """
+    args = copy(args)
+    args.batch, args.graphs, args.peers = 1, False, []
     context = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(os.cpu_count(), context) as pool:
-        list(pool.map(take_steps, [build for _, build in plan]))
+        list(pool.map(take_steps, [build for _, build in groups(args)]))
 
 
 def take_steps(build: Callable[[], list[Peer]]) -> None:
@@ -268,8 +274,8 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError('--steps must be at least 2 and --batch at least 1')
     if min(args.size) < 32:
         raise ValueError(f'--size {args.size} is not allowed: 32 is the least')
-    if getattr(args, 'graphs', False) and not args.device.startswith('cuda'):
-        raise ValueError(f'--graphs is not allowed on {args.device}: it needs a CUDA device')
+    if getattr(args, 'graphs', False) and args.device != 'cuda':
+        raise ValueError(f'--graphs is not allowed on {args.device}: it needs --device cuda')
     if args.what in ('pretrain', 'ops') and any(side % 32 for side in args.size):
         raise ValueError(f'--size {args.size} is not allowed: packed patches are of 32 pixels')
     kinds = plt.figure().canvas.get_supported_filetypes()
@@ -289,7 +295,7 @@ def main() -> None:
         plan = list(groups(args))
     print(describe(args))
     if args.what == 'ops' and args.device == 'cuda':
-        compile_kernels(plan)
+        compile_kernels(args)
     loader_seconds = measure_loader(args) if getattr(args, 'data', None) else []
     rows = []
     for title, build in plan:

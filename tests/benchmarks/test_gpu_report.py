@@ -9,17 +9,12 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / 'benchmarks'))
 import gpu_report  # noqa: E402
 
-
-def python(text: str) -> str:
-    return f'{sys.executable} -c "{text}"'
-
-
 TASKS = (
-    gpu_report.Task('works', python('print(6 * 7)'), 1),
-    gpu_report.Task('raises', python('raise MemoryError(3)'), 1),
-    gpu_report.Task('aborts', python('import os; os.abort()'), 1),
-    gpu_report.Task('hangs', python('import time; time.sleep(600)'), 1 / 60),
-    gpu_report.Task('last', python('print(1)'), 1),
+    gpu_report.Task('works', '-c "print(6 * 7)"', 1),
+    gpu_report.Task('raises', '-c "raise MemoryError(3)"', 1),
+    gpu_report.Task('aborts', '-c "import os; os.abort()"', 1),
+    gpu_report.Task('hangs', '-c "import time; time.sleep(600)"', 1 / 60),
+    gpu_report.Task('last', '-c "print(1)"', 1),
 )
 
 
@@ -48,11 +43,8 @@ def test_a_task_that_fails_ends_only_itself(report, tmp_path):
 def test_goes_on_where_it_stopped(report, tmp_path):
     report('--tasks', 'works', 'raises')
     with (tmp_path / 'tasks.jsonl').open('a') as file:
-        file.write('{"name": "wor\n')  # cut short by a crash
-    assert gpu_report.read_results(tmp_path)['works']['ended'] == 'succeeded'
-    (tmp_path / 'tasks.jsonl').write_text(
-        ''.join((tmp_path / 'tasks.jsonl').read_text().splitlines(keepends=True)[:2])
-    )
+        file.write('{"name": "wor')  # cut short
+    assert gpu_report.read_results(tmp_path)[0]['ended'] == 'succeeded'
     names = [row['name'] for row in report('--tasks', 'works', 'raises', 'last')]
     assert names == ['works', 'raises', 'raises', 'last']
 
