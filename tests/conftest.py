@@ -1,3 +1,4 @@
+import gc
 import os
 import signal
 from pathlib import Path
@@ -14,6 +15,12 @@ from run_tool import forget_visualizers  # noqa: E402
 
 import convnextv2_mm  # noqa: E402, F401  # before a test imports mmdet or mmseg: patches/mmcv_ops/__init__.py
 from convnextv2_mm.datasets.shapes.drawing import draw  # noqa: E402
+
+
+def pytest_collection_finish() -> None:
+    """MMEngine collects garbage with each data set: what is imported by then is no garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ them once, and each command runs in a copy of it (``multiprocessing``'s fork ser
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import runpy
@@ -75,6 +76,7 @@ class Command:
 
 def _run(tool: Path, arguments: list[str], folder: Path, log: Path, environment: dict) -> None:
     """In the new process: become ``python TOOL ARGUMENTS > LOG 2>&1``."""
+    gc.freeze()  # MMEngine collects garbage with each data set: what is imported is no garbage
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)

@@ -13,7 +13,9 @@ from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.registry import MODELS, init_default_scope
+from mmengine.utils import get_installed_path, is_installed
 from torch import nn
 
 from ...checkpoints import read_backbone, read_state_dict
@@ -45,6 +47,9 @@ def read_config(
     """
     name = (config.filename or 'config') if isinstance(config, Config) else str(config)
     config = deepcopy(config) if isinstance(config, Config) else parse_config(config)
+    config = RunConfig(
+        config._cfg_dict, config.text, config.filename, env_variables=config.env_variables
+    )
     for key in ('model', 'default_scope'):
         if key not in config:
             raise ValueError(f'config {name} has no {key!r}: it is not the config of a run')
@@ -64,6 +69,18 @@ def read_config(
     return config
 
 
+class RunConfig(Config):
+    """A config whose text is laid out once: MMEngine asks for it with each checkpoint."""
+
+    @property
+    def pretty_text(self) -> str:
+        """The config as Python, as MMEngine writes it."""
+        values = repr(self.to_dict())
+        if self.__dict__.get('_laid_out', ('',))[0] != values:
+            self.__dict__['_laid_out'] = values, super().pretty_text
+        return self.__dict__['_laid_out'][1]
+
+
 def parse_config(path: str | Path) -> Config:
     """Read a config file and its bases.
 
@@ -79,7 +96,7 @@ def parse_config(path: str | Path) -> Config:
     if not Path(path).is_file():
         raise FileNotFoundError(f'config {path} does not exist{suggest_config(path)}')
     try:
-        with _every_file_checked():
+        with _checked_and_found():
             _check_config_file(path)
             return Config.fromfile(path)
     except RuntimeError as error:  # of MMEngine's parser
@@ -95,6 +112,8 @@ def find_config(path: str | Path) -> str:
     """
     if '::' not in str(path):
         return str(path)
+    if (file := _packaged_config(str(path))) is not None:
+        return file
     try:
         return Config._get_cfg_path(str(path), '')[0]
     except (FileNotFoundError, ValueError) as error:
@@ -103,10 +122,22 @@ def find_config(path: str | Path) -> str:
         ) from error
 
 
+def _packaged_config(path: str) -> str | None:
+    """The file behind ``PACKAGE::NAME``; None if it is not where packages have their configs.
+
+    MMEngine first reads the whole model index of the package, which takes a second.
+    """
+    package, _, name = path.partition('::')
+    if package not in MODULE2PACKAGE or not is_installed(MODULE2PACKAGE[package]):
+        return None
+    file = Path(get_installed_path(MODULE2PACKAGE[package]), '.mim', 'configs', name)
+    return str(file) if file.is_file() else None
+
+
 @contextmanager
-def _every_file_checked() -> Iterator[None]:
-    """Check the bases of a config, and theirs, before MMEngine parses them."""
-    parse, names = Config._file2dict, []
+def _checked_and_found() -> Iterator[None]:
+    """Check the bases of a config, and theirs, before MMEngine parses them; find them at once."""
+    parse, find, names = Config._file2dict, Config._get_cfg_path, []
 
     def check_and_parse(filename: str, *args, **kwargs) -> tuple:
         name = os.path.realpath(filename)
@@ -118,11 +149,16 @@ def _every_file_checked() -> Iterator[None]:
         names.pop()
         return parsed
 
+    def find_base(path: str, filename: str) -> tuple[str, str | None]:
+        file = _packaged_config(path) if '::' in path else None
+        return (file, path.partition('::')[0]) if file else find(path, filename)
+
     Config._file2dict = staticmethod(check_and_parse)
+    Config._get_cfg_path = staticmethod(find_base)
     try:
         yield
     finally:
-        Config._file2dict = staticmethod(parse)
+        Config._file2dict, Config._get_cfg_path = staticmethod(parse), staticmethod(find)
 
 
 def _check_config_file(path: str) -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 import socket
+from copy import deepcopy
 from datetime import timedelta
 
 import pytest
@@ -18,6 +19,7 @@ from torch import distributed, nn
 from convnextv2_mm.apis.inference import build_model, check_weights
 from convnextv2_mm.engine.config.datasets import find_datasets
 from convnextv2_mm.engine.config.reading import (
+    _checked_and_found,
     check_data,
     check_learning_rates,
     check_model,
@@ -270,3 +272,21 @@ def test_learning_rates_are_looked_at_before_the_run(place, value):
     config.merge_from_dict({place: value})
     with pytest.raises(ValueError, match=f'^optim_wrapper.{place} {value!r} is not allowed'):
         check_learning_rates(config)
+
+
+@pytest.mark.parametrize(
+    'name', ['mmdet::_base_/models/mask-rcnn_r50_fpn.py', 'mmseg::_base_/default_runtime.py']
+)
+def test_bases_are_found_where_mmengine_finds_them(name):
+    with _checked_and_found():
+        found = Config._get_cfg_path(name, '')
+    assert found == Config._get_cfg_path(name, '')
+
+
+def test_the_text_of_a_config_is_mmengines_and_follows_changes():
+    config = read_config('convnextv2_mm::demo/fcmae_convnextv2-a_shapes.py')
+    assert config.pretty_text == Config(config.to_dict()).pretty_text
+    copied = deepcopy(config)
+    copied.model.mask_ratio = 0.5
+    assert 'mask_ratio=0.5' in copied.pretty_text
+    assert 'mask_ratio=0.6' in config.pretty_text
