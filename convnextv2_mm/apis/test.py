@@ -19,6 +19,7 @@ from ..engine.config.coco import check_tta
 from ..engine.config.ignore_index import check_ignore_index
 from ..engine.config.keys import check_keys
 from ..engine.config.reading import check_model, read_config
+from ..engine.runner.short_log import long_messages_to_file
 from ..patches import safe_loading
 from .inference import check_weights
 
@@ -103,7 +104,8 @@ def build_runner(
         hook = dict(type='convnextv2_mm.VisualizationHook', out_dir=show_dir)
         config.custom_hooks = [*config.get('custom_hooks', []), hook]
 
-    runner = Runner.from_cfg(config)
+    with long_messages_to_file():
+        runner = Runner.from_cfg(config)
     if launcher == 'none':
         runner.model = revert_sync_batchnorm(runner.model)  # SyncBN needs a process group
     check_first_sample('test_dataloader', runner.test_loop.dataloader.dataset, model)

@@ -33,6 +33,7 @@ from ..engine.runner.resume import (
     find_checkpoint,
     make_resumable,
 )
+from ..engine.runner.short_log import long_messages_to_file
 from ..engine.runner.work_dir import lock_work_dir
 from ..patches import safe_loading
 from ..utils.distributed import init_cpu_process_group
@@ -124,7 +125,8 @@ def build_runner(
     choose_checkpoint(config)
     if launcher == 'pytorch' and not torch.cuda.is_available():
         init_cpu_process_group(config)
-    runner = RUNNERS.build(config)
+    with long_messages_to_file():
+        runner = RUNNERS.build(config)
     agree_on_checkpoint(runner)
     runner.register_hook(dict(type='convnextv2_mm.ClassCountHook'))
     if launcher == 'none' and isinstance(runner, Runner):

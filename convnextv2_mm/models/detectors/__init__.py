@@ -5,8 +5,11 @@ A config names it with the scope, such as ``type='convnextv2_mm.FCNMaskHead'``, 
 package in ``custom_imports``, since ``import convnextv2_mm`` does not bring mmdet with it.
 """
 
-from ..heads.fcn_mask_head import FCNMaskHead
-from ..heads.roi_heads import CascadeRoIHead, StandardRoIHead
-from ..task_modules import MaxIoUAssigner, RandomSampler
+from ...utils.imports import without_onedl
+
+with without_onedl():
+    from ..heads.fcn_mask_head import FCNMaskHead
+    from ..heads.roi_heads import CascadeRoIHead, StandardRoIHead
+    from ..task_modules import MaxIoUAssigner, RandomSampler
 
 __all__ = ['CascadeRoIHead', 'FCNMaskHead', 'MaxIoUAssigner', 'RandomSampler', 'StandardRoIHead']
