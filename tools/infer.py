@@ -4,8 +4,10 @@ Takes image files, and folders with all images in them. Classes have the names o
 set; if it has none, those that training has written into the checkpoint; else their numbers.
 
 Writes for each image a picture ``NAME.png`` and the prediction itself: ``NAME.json`` (boxes in
-pixels, masks as COCO run lengths, labels or loss), or ``NAME_labels.png`` (class of each pixel, in
-16 bits where there are more than 256 classes). Images of the same name keep their folders.
+pixels, masks as COCO run lengths, labels or loss), or ``NAME_labels.png`` (class of each pixel as
+the number in the label maps of the training). Images of the same name keep their folders. For all
+images there is ``predictions.json`` in COCO's format for results, ``predictions.csv`` with the
+probability of each class, or ``legend.csv`` with the numbers of the label maps.
 """
 
 import argparse
@@ -26,7 +28,11 @@ def main() -> None:
     parser.add_argument(
         '--out', required=True, metavar='DIR', type=Path, help='folder for the results'
     )
-    parser.add_argument('--score-thr', type=float, default=0.3, help='draw detections from here on')
+    parser.add_argument(
+        '--score-thr',
+        type=float,
+        help='leave out detections below; by default those below 0.3 are not drawn',
+    )
     parser.add_argument(
         '--show', action='store_true', help='show each picture in a window; the space bar goes on'
     )

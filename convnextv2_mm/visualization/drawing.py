@@ -122,7 +122,8 @@ def _image_labels(sample: BaseDataElement, kind: str, dataset_meta: dict) -> lis
     ]
 
 
-def _colour(dataset_meta: dict, label: int) -> tuple[int, int, int]:
+def class_colour(dataset_meta: dict, label: int) -> tuple[int, int, int]:
+    """Red, green and blue of a class, of the palette if there is one."""
     palette = dataset_meta.get('palette')
     if palette:
         red, green, blue = palette[label]
@@ -142,7 +143,7 @@ def _draw_segmentation(image: np.ndarray, labels: np.ndarray, dataset_meta: dict
     found = [label for label in np.unique(labels).tolist() if label >= 0]
     # The colour -1 is the last one of the table, which no class has.
     table = np.zeros((len(classes) + 1, 3), np.uint8)
-    table[found] = [_colour(dataset_meta, label) for label in found]
+    table[found] = [class_colour(dataset_meta, label) for label in found]
     drawn = cv2.addWeighted(image, 0.5, table[labels], 0.5, 0)
     drawn[labels < 0] = image[labels < 0]
     brush = np.ones((1 + line_width(image),) * 2, np.uint8)
@@ -157,7 +158,7 @@ def _draw_segmentation(image: np.ndarray, labels: np.ndarray, dataset_meta: dict
         if depth[y, x] > 0:
             names.append(classes[label])
             centres.append((scale * (int(x) - 1), scale * (int(y) - 1)))
-            colours.append(_colour(dataset_meta, label))
+            colours.append(class_colour(dataset_meta, label))
     return draw_names(drawn, names, centres, colours, centred=True)
 
 
@@ -174,7 +175,7 @@ def _draw_instances(
         masks = masks.numpy() if isinstance(masks, torch.Tensor) else masks.to_ndarray()
     width, size = line_width(image), image.shape[1::-1]
     for i in order:
-        colour = _colour(dataset_meta, labels[i])
+        colour = class_colour(dataset_meta, labels[i])
         if masks is not None:
             mask = cv2.resize(masks[i].astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
             inside = mask.astype(bool)
@@ -193,7 +194,7 @@ def _draw_instances(
         image,
         [names[i] for i in order],
         [tuple(boxes[i, :2].tolist()) for i in order],
-        [_colour(dataset_meta, labels[i]) for i in order],
+        [class_colour(dataset_meta, labels[i]) for i in order],
     )
 
 
