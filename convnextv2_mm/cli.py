@@ -19,6 +19,10 @@ from mmengine.config import DictAction
 from .utils.installation import tools_folder
 
 TOOLS = {
+    'pretrain': 'own/pretrain.py',
+    'classify': 'own/classify.py',
+    'detect': 'own/detect.py',
+    'segment': 'own/segment.py',
     'train': 'train.py',
     'test': 'test.py',
     'infer': 'infer.py',
@@ -139,6 +143,19 @@ def add_run_arguments(parser: argparse.ArgumentParser, work_dir: str) -> None:
     )
 
 
+def add_training_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of :func:`run_training` that testing does not share."""
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const=True,
+        metavar='PATH',
+        help='go on from a checkpoint, or from the newest whole one in the work dir, if any',
+    )
+    parser.add_argument('--amp', action='store_true', help='train in bfloat16 mixed precision')
+    parser.add_argument('--tensorboard', action='store_true', help='log to TensorBoard too')
+
+
 class _LocalRankAction(argparse.Action):
     """Puts the rank into the environment, where MMEngine looks for it."""
 
@@ -150,6 +167,65 @@ class _LocalRankAction(argparse.Action):
         option_string: str | None = None,
     ) -> None:
         os.environ.setdefault('LOCAL_RANK', str(values))
+
+
+OWN_CLASSES = (
+    'names of the classes in the order of their labels, or a text file with one in each line'
+)
+_RUN_OPTIONS = ('resume', 'amp', 'tensorboard', 'work_dir', 'cfg_options', 'launcher')
+
+
+def add_own_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that the commands for a user's own data share."""
+    parser.add_argument('--size', type=int, help='of the images that the network sees, in pixels')
+    parser.add_argument('--epochs', type=int)
+    parser.add_argument('--batch', type=int, help='images in a step, on each GPU')
+    parser.add_argument('--arch', help='size of the network: atto, femto, pico, nano, tiny, ...')
+    parser.add_argument('--init', help='file, convnextv2://NAME, or none for random weights')
+    parser.add_argument('--val-fraction', type=float, help='share of the images to validate on')
+    parser.add_argument('--seed', type=int, help='of the split')
+    add_training_arguments(parser)
+    add_run_arguments(parser, 'folder for logs and checkpoints')
+
+
+def run_own(task: str, options: dict[str, Any]) -> None:
+    """Train on a user's own data.
+
+    Args:
+        task: As for :func:`~convnextv2_mm.apis.own_data.choose_recipe`.
+        options: The arguments of the command; those that were not given are None.
+    """
+    from .apis.own_data import choose_recipe
+    from .errors import exit_on_user_error
+
+    run = {key: options.pop(key) for key in _RUN_OPTIONS}
+    classes = options.get('classes') or []
+    if len(classes) == 1 and os.path.isfile(classes[0]):
+        options['classes'] = classes[0]
+    with exit_on_user_error():
+        config, own = choose_recipe(task, **options)
+    run_training(config, run | dict(cfg_options=own | (run['cfg_options'] or {})))
+
+
+def run_training(config: str, options: dict[str, Any]) -> None:
+    """Train as a command: mistakes end it with a sentence, and signals after a checkpoint.
+
+    Args:
+        config: File, or ``convnextv2_mm::FOLDER/NAME.py``.
+        options: Of :func:`~convnextv2_mm.apis.train.build_runner`.
+    """
+    from .apis.train import build_runner
+    from .engine.runner.resume import exit_on_stopped_run
+    from .engine.runner.work_dir import ignore_broken_pipe
+    from .errors import BadData, exit_on_user_error
+    from .utils.distributed import destroying_process_group
+
+    with ignore_broken_pipe():
+        with exit_on_user_error():
+            runner = build_runner(config, **options)
+        stops = exit_on_stopped_run(runner.work_dir)
+        with exit_on_user_error((BadData,)), stops, destroying_process_group():
+            runner.train()
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

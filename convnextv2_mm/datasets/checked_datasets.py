@@ -144,7 +144,11 @@ class BaseSegDataset(SkipBadData, mmseg.datasets.BaseSegDataset):
     """
 
     def load_data_list(self) -> list[dict]:
-        """The images and label maps found in the folders or listed in ``ann_file``."""
+        """The images and label maps found in the folders or listed in ``ann_file``.
+
+        A json file is in MMEngine's format: ``data_list`` has ``img_path`` and ``seg_map_path``
+        of each image, below those of ``data_prefix``.
+        """
         labels = dict(ignore_index=self.ignore_index)
         if classes := self.METAINFO.get('classes') or self._metainfo.get('classes'):
             labels['num_labels'] = len(classes)
@@ -160,7 +164,14 @@ class BaseSegDataset(SkipBadData, mmseg.datasets.BaseSegDataset):
                 old: chosen.index(name) if name in chosen else self.ignore_index
                 for old, name in enumerate(self.METAINFO['classes'])
             }
-        return [info | labels for info in super().load_data_list()]
+        if self.ann_file.endswith('.json'):
+            fields = dict(label_map=self.label_map, reduce_zero_label=self.reduce_zero_label)
+            found = [
+                info | fields | dict(seg_fields=[]) for info in BaseDataset.load_data_list(self)
+            ]
+        else:
+            found = super().load_data_list()
+        return [info | labels for info in found]
 
 
 @DATASETS.register_module()

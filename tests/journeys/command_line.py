@@ -36,11 +36,11 @@ class Command:
     Args:
         name: Of the tool.
         arguments: Of the command line.
-        folder: Where it runs, and where its output goes: ``NAME.log``.
+        folder: Where it runs, and where its output goes: ````NAME.log````.
     """
 
     def __init__(self, name: str, *arguments: object, folder: Path) -> None:
-        self.log = folder / f'{name}.log'
+        self.log = folder / f'{name.replace("/", "-")}.log'
         self.words = [f'tools/{name}.py', *map(str, arguments)]
         path = TOOLS / f'{name}.py'
         self.process = _CONTEXT.Process(

@@ -142,6 +142,8 @@ def check_options(config: Config, options: Mapping[str, Any]) -> None:
         own_preprocessor = key == 'data_preprocessor' and 'data_preprocessor' in config.model
         if key in keys_of_a_run() and not own_preprocessor:
             continue
+        if key == 'own' and key in config:  # a recipe's, which is filled in after the changes
+            continue
         if key not in config:
             raise unknown_key(key, keys_of_a_run() | set(config))
         raise ValueError(

@@ -23,6 +23,7 @@ from ...models import ConvNeXtV2
 from .coco import check_mask_transforms, swap_coco_metric
 from .datasets import find_datasets
 from .keys import check_options, name_unexpected_argument, prefix_errors
+from .own_recipe import fill_in
 from .suggestions import suggest_config
 
 RUN_WHEN_READ = ('.pkl', '.pickle', '.yaml', '.yml')  # by MMEngine
@@ -58,6 +59,8 @@ def read_config(
     for key in ('val_evaluator', 'test_evaluator'):
         _refuse_what_runs(config.get(key), key)
     config.work_dir = work_dir or config.get('work_dir') or f'work_dirs/{Path(name).stem}'
+    if 'own' in config:
+        fill_in(config)
     wrapper = config.get('optim_wrapper', {})
     if wrapper.get('type') == 'AmpOptimWrapper' and not torch.cuda.is_available():
         print('no GPU: training in float32 instead of mixed precision', file=sys.stderr)

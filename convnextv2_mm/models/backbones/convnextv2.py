@@ -81,7 +81,7 @@ class ConvNeXtV2(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        self.depths, self.channels = self._resolve_arch(arch)
+        self.depths, self.channels = self.resolve_arch(arch)
         out_indices = [out_indices] if isinstance(out_indices, int) else list(out_indices)
         if any(not -4 <= i < 4 for i in out_indices):
             raise ValueError(f'out_indices {out_indices} is not allowed: stages are 0 to 3')
@@ -128,7 +128,12 @@ class ConvNeXtV2(BaseModule):
         self.train(self.training)
 
     @classmethod
-    def _resolve_arch(cls, arch: str | dict) -> tuple[list[int], list[int]]:
+    def resolve_arch(cls, arch: str | dict) -> tuple[list[int], list[int]]:
+        """Blocks and channels of the four stages of ``arch``, as the constructor takes it.
+
+        Raises:
+            ValueError: If there is no such size.
+        """
         if isinstance(arch, str):
             if arch not in cls.arch_settings:
                 raise ValueError(

@@ -1,0 +1,236 @@
+"""Fill in a recipe of ``configs/own``: what is None in it follows from ``own`` and the data.
+
+What a user's config or ``--cfg-options`` sets stays as it is. The filled config has no ``own``
+section any more: it is like any other config of OpenMMLab.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from mmengine.config import Config, ConfigDict
+
+from ...checkpoints import MODEL_ZOO, read_state_dict
+from ...models import ConvNeXtV2
+from .keys import unknown_key
+from .own_data import (
+    OwnData,
+    look_at_class_folders,
+    look_at_coco,
+    look_at_images,
+    look_at_label_maps,
+)
+
+
+class Task(NamedTuple):
+    """What the choices for a task start from.
+
+    Attributes:
+        look: Looks at the data.
+        batch: Images in a step.
+        steps: How many a run has if it needs no more and no fewer epochs than allowed.
+        epochs: The fewest and the most.
+        sides: The smallest and the largest image size in pixels.
+        lr: Learning rate of ``batch`` images from pre-trained weights, and from random ones.
+    """
+
+    look: Callable[[Mapping, Path], OwnData]
+    batch: int
+    steps: int
+    epochs: tuple[int, int]
+    sides: tuple[int, int]
+    lr: tuple[float, float]
+
+
+TASKS = {
+    'pretrain': Task(look_at_images, 64, 20000, (20, 800), (64, 224), (1e-3, 1e-3)),
+    'classify': Task(look_at_class_folders, 32, 4000, (10, 100), (64, 224), (3e-4, 1e-3)),
+    'detect': Task(look_at_coco, 4, 4000, (12, 50), (320, 1024), (1e-4, 4e-4)),
+    'segment': Task(look_at_label_maps, 8, 4000, (12, 50), (128, 512), (2e-4, 1e-3)),
+}
+
+
+def fill_in(config: Config) -> None:
+    """Fill in the recipe, and say on the standard error what was chosen and why.
+
+    Args:
+        config: With ``own`` and ``work_dir``, in which lists of the data are written.
+
+    Raises:
+        FileNotFoundError: If a folder or file does not exist.
+        ValueError: If a value of ``own`` or the data cannot be used.
+    """
+    own = config.pop('own')
+    _check_own(own)
+    task = TASKS[own.task]
+    data = task.look(own, Path(config.work_dir) / 'data')
+    if own.task == 'detect' and 'MaskRCNN' in config.model.type and not data.has_masks:
+        raise ValueError(
+            f'{own.train} has objects without masks: own/faster-rcnn.py is the recipe for boxes'
+        )
+    notes = data.notes
+    _fill_sizes(config, own, task, data, notes)
+    _fill_model(config, own, data, notes)
+    _fill_schedule(config, own, task, data, notes)
+    if int(os.environ.get('RANK', 0)) == 0:
+        print('\n'.join(f'own data: {note}' for note in notes), file=sys.stderr)
+
+
+def _check_own(own: ConfigDict) -> None:
+    for key in own:
+        if key not in _KNOWN:
+            raise unknown_key(f'own.{key}', _KNOWN)
+    for key in ('size', 'epochs', 'batch'):
+        value = own[key]
+        if value is not None and not (isinstance(value, int) and value > 0):
+            raise ValueError(
+                f'own.{key} {value!r} is not allowed: it must be a whole number above 0'
+            )
+
+
+_KNOWN = frozenset(
+    'task images masks train val val_images val_fraction classes size epochs batch arch init '
+    'seed'.split()
+)
+
+
+def _fill_sizes(
+    config: Config, own: ConfigDict, task: Task, data: OwnData, notes: list[str]
+) -> None:
+    """Image size, data sets and loaders."""
+    size = own['size']
+    if size is None:
+        least, most = task.sides
+        size = min(most, max(least, math.ceil(data.side / 32) * 32))
+        notes.append(f'size {size}: the longer side of the images is {data.side} in the median')
+    elif own['task'] == 'pretrain' and size % 32:
+        raise ValueError(f'own.size {size} is not allowed: it must be a multiple of 32')
+    batch = own['batch'] or task.batch
+    while own['batch'] is None and batch > 2 and data.num_train < 4 * batch:
+        batch //= 2  # an epoch is to have four steps
+    if batch > data.num_train:
+        batch = data.num_train
+        notes.append(f'batch {batch} instead of {own["batch"]}: there are no more images')
+    if own['task'] == 'segment' and batch < 2:
+        raise ValueError(
+            f'{data.num_train} images to train on, {batch} in a step, are not enough: the batch '
+            'norms of UPerNet need at least 2'
+        )
+    scale = size if own['task'] in ('pretrain', 'classify') else (size, size)
+    values = dict(
+        scale=scale,
+        crop_size=scale,
+        size=scale,
+        classes=data.classes,
+        num_classes=len(data.classes),
+        topk=(1, 5) if len(data.classes) > 5 else (1,),
+        batch_size=batch,
+        num_workers=min(8, os.cpu_count() or 1),
+    )
+    fill(config.train_dataloader, values | data.train)
+    for split in ('val', 'test'):
+        fill(config[f'{split}_dataloader'], values | data.val)
+        fill(config[f'{split}_evaluator'], values | dict(ann_file=data.val['ann_file']))
+    fill(config.model, values)
+    own['batch'], own['size'] = batch, size
+
+
+def _fill_model(config: Config, own: ConfigDict, data: OwnData, notes: list[str]) -> None:
+    """The size of the network, and the weights that it starts from."""
+    model = config.model
+    arch = own['arch']
+    if arch is None:
+        arch = 'tiny' if torch.cuda.is_available() else 'atto'
+        reason = 'the size for one GPU' if arch == 'tiny' else 'the smallest, since there is no GPU'
+        notes.append(f'arch {arch}: {reason}')
+    fill(model, dict(arch=arch))
+    channels = ConvNeXtV2.resolve_arch(model.backbone.arch)[1]
+    pretrains = own['task'] == 'pretrain'
+    fill(model.get('neck') or {}, dict(in_channels=channels[-1] if pretrains else channels))
+    fill(model.get('decode_head') or {}, dict(in_channels=channels))
+    fill(model.get('auxiliary_head') or {}, dict(in_channels=channels[2]))
+    fill(model.get('head') or {}, dict(in_channels=channels[-1]))
+    is_small = channels[-1] <= 512
+    fill(model.get('decode_head') or {}, dict(channels=128 if is_small else 512))
+    fill(model.get('auxiliary_head') or {}, dict(channels=64 if is_small else 256))
+    width = 128 if is_small else 256
+    widths = ('in_channels', 'feat_channels', 'out_channels', 'conv_out_channels')
+    for part in ('neck', 'rpn_head', 'roi_head'):
+        fill(model.get(part) or {}, dict.fromkeys(widths, width))
+    init = own['init'] or published_weights(arch)
+    if own['init'] is None:
+        notes.append(f'starts from {init}; --init none starts from random weights')
+    own['init'] = None if init == 'none' else init
+    if own['init'] is None or model.backbone.get('init_cfg'):
+        return
+    if pretrains and _has_decoder(init):
+        config.load_from = init
+        notes.append(f'encoder and decoder of {init}')
+    else:
+        model.backbone.init_cfg = dict(type='Pretrained', checkpoint=init)
+
+
+def published_weights(arch: str) -> str:
+    """The published weights for a size that were trained on the most: IN-22K, or else IN-1K."""
+    for stage in ('fcmae_ft_in22k_in1k', 'fcmae_ft_in1k'):
+        for name in (f'{arch}_{stage}', f'{arch}_{stage}_384'):
+            if name in MODEL_ZOO:
+                return f'convnextv2://{name}'
+    return 'none'
+
+
+def _has_decoder(checkpoint: str) -> bool:
+    return any(name.startswith('neck.') for name in read_state_dict(checkpoint, 'meta'))
+
+
+def _fill_schedule(
+    config: Config, own: ConfigDict, task: Task, data: OwnData, notes: list[str]
+) -> None:
+    """Epochs, warm-up, learning rate, and how often there is a log line, validation, checkpoint."""
+    batch = own['batch'] * int(os.environ.get('WORLD_SIZE', 1))
+    steps = max(1, data.num_train // batch)  # in an epoch
+    epochs = own['epochs']
+    if epochs is None:
+        least, most = task.epochs
+        epochs = min(most, max(least, round(task.steps / steps)))
+    fill(config.train_cfg, dict(max_epochs=epochs))
+    epochs = config.train_cfg.max_epochs
+    total = epochs * steps
+    warmup = min(500, max(2, total // 20))  # MMEngine's warm-up of one step has no end
+    interval = max(1, epochs // 20)
+    linear, cosine = config.param_scheduler
+    fill(linear, dict(end=warmup))
+    fill(cosine, dict(begin=warmup, end=max(total, warmup + 1), T_max=max(1, total - warmup)))
+    fill(config.train_cfg, dict(val_interval=interval))
+    fill(config.default_hooks.checkpoint, dict(interval=interval))
+    fill(config.default_hooks.logger, dict(interval=min(50, steps)))
+    fill(dict(hooks=config.get('custom_hooks') or []), dict(interval=interval))
+    # By the root of the batch, as for Adam; the recipes' linear rule is for thousands of images.
+    lr = task.lr[own['init'] is None] * math.sqrt(batch / task.batch)
+    fill(config.optim_wrapper.optimizer, dict(lr=float(f'{lr:.2g}')))
+    fill(config.optim_wrapper, dict(decay_rate=1.0 if own['init'] is None else 0.9))
+    notes.append(
+        f'{epochs} epochs of {steps} steps with {batch} images: {total} steps, of which '
+        f'{warmup} warm up; lr {config.optim_wrapper.optimizer.lr}'
+    )
+    notes.append(f'validates and saves each {interval} epochs' if interval > 1 else '')
+    notes[:] = filter(None, notes)
+
+
+def fill(node: Any, values: Mapping[str, Any]) -> None:
+    """Replace each None below a node of a config whose key has a value."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if value is None and key in values:
+                node[key] = values[key]
+            else:
+                fill(value, values)
+    elif isinstance(node, list | tuple):
+        for entry in node:
+            fill(entry, values)
