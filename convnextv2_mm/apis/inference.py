@@ -9,7 +9,9 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.model import revert_sync_batchnorm
@@ -22,9 +24,13 @@ from ..checkpoints.reading import inspect_file
 from ..engine.config.checks import check_num_classes, class_names, written_class_names
 from ..engine.config.datasets import find_datasets
 from ..engine.config.reading import check_model, read_config
-from ..models import ConvNeXtV2
+from ..engine.config.saved import read_saved_config
+from ..models import FCMAE, ConvNeXtV2
 
 ANNOTATION_STEPS = ('LoadAnnotations', 'LoadPanopticAnnotations')
+LOADERS = ('LoadImageFromFile', 'LoadEncodedJPEG')
+PATCH_SIZE = 32  # pixels
+MOST_PATCHES = 32  # on a side: FCMAE on a whole photograph of 24 megapixels takes 20 GB
 
 
 def _check_shapes(path: str, own: dict, found: dict) -> None:
@@ -77,14 +83,15 @@ def build_model(config: Config, checkpoint: str, device: str = 'cpu') -> nn.Modu
 
 def load_model(
     config: str | Path | Config,
-    checkpoint: str,
+    checkpoint: str | None = None,
     device: str = 'cpu',
     cfg_options: dict | None = None,
 ) -> nn.Module:
     """Load a trained model for :func:`predict`.
 
     Args:
-        config: File, ``convnextv2_mm::FOLDER/NAME.py``, or config.
+        config: File, ``convnextv2_mm::FOLDER/NAME.py``, or config; or a checkpoint alone, which
+            holds the config of its run.
         checkpoint: File, URL, or ``convnextv2://NAME``.
         device: Where to put the model.
         cfg_options: Changes of the config.
@@ -97,6 +104,9 @@ def load_model(
         FileNotFoundError: If the config or the checkpoint does not exist.
         ValueError: If they do not fit each other, or the config describes no test.
     """
+    if checkpoint is None:
+        checkpoint = str(config)
+        config = read_saved_config(checkpoint)
     config = read_config(config, cfg_options)
     image_reader(config)
     model = build_model(config, checkpoint, device)
@@ -105,12 +115,15 @@ def load_model(
 
 
 @torch.no_grad()
-def predict(model: nn.Module, images: str | Path | Sequence[str | Path]) -> Iterator[Any]:
+def predict(
+    model: nn.Module, images: str | Path | np.ndarray | Sequence[str | Path | np.ndarray]
+) -> Iterator[Any]:
     """Predict on images, one after the other.
 
     Args:
         model: From :func:`load_model`.
-        images: Image files, and folders with images in them.
+        images: Image files, folders with images in them, and arrays ``(H, W, 3)`` of uint8 in BGR
+            order, as ``cv2.imread`` gives them.
 
     Yields:
         For each image the data sample of its task: ``pred_instances`` of a detector,
@@ -121,10 +134,11 @@ def predict(model: nn.Module, images: str | Path | Sequence[str | Path]) -> Iter
         FileNotFoundError: If an image does not exist.
         BadData: If one cannot be read.
     """
-    paths = [images] if isinstance(images, str | Path) else images
+    given = [images] if isinstance(images, str | Path | np.ndarray) else images
     read = image_reader(model.cfg)
-    for path in find_images([str(path) for path in paths]):
-        yield model.test_step(read(path))[0]
+    for entry in given:
+        for image in [entry] if isinstance(entry, np.ndarray) else find_images([str(entry)]):
+            yield model.test_step(read(image))[0]
 
 
 def load_backbone(config: Config, checkpoint: str, device: str) -> ConvNeXtV2:
@@ -182,8 +196,11 @@ def find_images(paths: Sequence[str], number: int | None = None) -> list[str]:
     return found
 
 
-def image_reader(config: Config) -> Callable[[str], dict]:
-    """What turns an image file into a batch of one, as for the test of a config.
+def image_reader(config: Config) -> Callable[[str | np.ndarray], dict]:
+    """What turns an image, a file or an array, into a batch of one, as for the test of a config.
+
+    For FCMAE, an image that the config leaves at a size without whole patches is resized to the
+    nearest that has at least 2 and at most ``MOST_PATCHES`` of them on a side.
 
     Raises:
         ValueError: If the config describes no test.
@@ -191,14 +208,41 @@ def image_reader(config: Config) -> Callable[[str], dict]:
     if not config.get('test_dataloader'):
         raise ValueError('the config describes no test: it has no test_dataloader')
     steps = config.test_dataloader.dataset.pipeline
-    pipeline = Compose([s for s in steps if s['type'].split('.')[-1] not in ANNOTATION_STEPS])
+    steps = [s for s in steps if s['type'].split('.')[-1] not in ANNOTATION_STEPS]
+    from_file = Compose(steps)
+    from_array = Compose([s for s in steps if s['type'].split('.')[-1] not in LOADERS])
     collate = config.test_dataloader.get('collate_fn', dict(type='pseudo_collate'))
     collate = FUNCTIONS.get(collate['type'])
+    kind = MODELS.get(config.model.type)
+    is_fcmae = isinstance(kind, type) and issubclass(kind, FCMAE)
+    side = config.model.get('backbone', {}).get('patch_size', PATCH_SIZE)
 
-    def read(path: str) -> dict:
-        return collate([pipeline(dict(img_path=path, img_id=0))])
+    def read(image: str | np.ndarray) -> dict:
+        if isinstance(image, np.ndarray):
+            if image.ndim != 3:
+                raise ValueError(f'image of shape {image.shape} is not allowed: give (H, W, C)')
+            size = image.shape[:2]
+            sample = from_array(
+                dict(img=image, img_shape=size, ori_shape=size, img_path='', img_id=0)
+            )
+        else:
+            sample = from_file(dict(img_path=image, img_id=0))
+        if is_fcmae:
+            sample['inputs'] = fit_to_patches(sample['inputs'], side)
+        return collate([sample])
 
     return read
+
+
+def fit_to_patches(image: torch.Tensor, side: int) -> torch.Tensor:
+    """Resize an image ``(C, H, W)`` to the nearest size of 2 to ``MOST_PATCHES`` patches a side."""
+    size = image.shape[-2:]
+    scale = min(1.0, MOST_PATCHES * side / max(size))
+    fitting = [max(2, round(scale * length / side)) * side for length in size]
+    if list(size) == fitting:
+        return image
+    resized = F.interpolate(image[None].float(), fitting, mode='bicubic', antialias=True)[0]
+    return resized.round().clamp(0, 255).to(image.dtype)
 
 
 def find_meta(config: Config, checkpoint: str, model: nn.Module) -> dict:

@@ -3,9 +3,12 @@
 from copy import deepcopy
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import MODELS
 
 from convnextv2_mm.apis.analysis.reconstruction import reconstruct
 from convnextv2_mm.apis.browse import browse_dataset
@@ -16,6 +19,8 @@ from convnextv2_mm.apis.inference import load_model, predict
 from convnextv2_mm.apis.test import test as evaluate
 from convnextv2_mm.apis.train import train
 from convnextv2_mm.datasets.shapes.drawing import write_shapes
+from convnextv2_mm.engine.config.reading import parse_config, read_config
+from convnextv2_mm.engine.config.saved import read_saved_config
 from convnextv2_mm.models import ConvNeXtV2
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +64,48 @@ def test_train_test_and_predict(config, shapes, tmp_path):
     assert drawn.losses == pytest.approx(losses, rel=1e-5) and drawn.mask_ratio == 0.6
     assert (tmp_path / 'figure.png').is_file() and (tmp_path / 'figure.json').is_file()
     assert config.to_dict() == before
+
+    alone = load_model(checkpoint)  # its config is in it
+    (again,) = predict(alone, cv2.imread(str(images[0])))
+    mask_depends_on_the_name = pytest.approx(found[0].reconstruction_loss, rel=0.5)
+    assert again.reconstruction_loss == mask_depends_on_the_name
+
+
+@pytest.mark.parametrize('size', [(45, 70), (20, 300), (1100, 40)])
+def test_fcmae_takes_any_photograph(config, tmp_path, size):
+    model = MODELS.build(read_config(config).model)
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'random.pth')
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    model = load_model(config, str(tmp_path / 'random.pth'))
+    (found,) = predict(model, image)
+    height, width = found.original.shape[-2:]
+    assert height % 32 == width % 32 == 0
+    assert max(height, width) <= 1024
+    for length, whole in zip(size, (height, width), strict=True):
+        assert abs(length * min(1, 1024 / max(size)) - whole) <= 16 or whole == 64
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        (None, 'holds no config of its run'),
+        ('import os', 'not as MMEngine writes it: line 1'),
+        ("a = __import__('os').getcwd()", 'not as MMEngine writes it'),
+        ('a = dict(b=open("x"))', 'not as MMEngine writes it'),
+    ],
+)
+def test_a_config_in_a_checkpoint_is_not_run(text, message, tmp_path):
+    meta = dict(cfg=text) if text else {}
+    torch.save(dict(meta=meta, state_dict={}), tmp_path / 'some.pth')
+    with pytest.raises(ValueError, match=message):
+        load_model(str(tmp_path / 'some.pth'))
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'configs/own').glob('*.py')), ids=lambda p: p.stem)
+def test_a_config_in_a_checkpoint_is_that_of_the_run(path, tmp_path):
+    config = parse_config(path)
+    torch.save(dict(meta=dict(cfg=config.pretty_text)), tmp_path / 'some.pth')
+    assert read_saved_config(str(tmp_path / 'some.pth')).to_dict() == config.to_dict()
 
 
 def test_look_at_data_and_model(config, shapes):

@@ -386,7 +386,6 @@ MISTAKES = [
     ),
     (['feature_diversity', *V2, '{images}', *OUT, '--device', 'gpu'], "'gpu' cannot be used"),
     (['feature_diversity', *V2, '{broken}', *OUT], 'broken.jpg'),
-    (['feature_maps', *V2, '{images}', *OUT], 'feature maps are of one image, got 12'),
     (['class_selectivity', *V2, '{image}', *OUT], 'images of 2 classes are needed: all are in'),
     (['reconstruct', '{detector}', '{image}', *OUT], 'is of RetinaNet, it must be of FCMAE'),
     (['mask_ratio', 'checkpoint', *V2, '{image}', '--ratios', 1.5, *OUT], '--ratios 1.5 is not'),

@@ -24,7 +24,7 @@ def main() -> None:
     with exit_on_user_error():
         out, images = check_figure_path(args.out), find_images(args.images, args.num_images)
         if len(images) > 1:
-            raise ValueError(f'feature maps are of one image, got {len(images)}: --num-images 1')
+            print(f'the first of {len(images)} images, {images[0]}; --num-images 1 draws lots')
         models = load(args)
         options = (args.layers or last_blocks(models[0]), args.channels, args.features)
         results = {model.name: feature_maps(model, images[0], *options) for model in models}
