@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # for editors and type checkers
     from .apis.conversion import convert
     from .apis.dataset_check import check_dataset
     from .apis.export import export_onnx
+    from .apis.features import extract_features
     from .apis.flops import count_flops
     from .apis.inference import load_backbone, load_model, predict
     from .apis.knn import evaluate_knn
@@ -50,6 +51,7 @@ _PUBLIC = {
     'apis.inference': ['load_backbone', 'load_model', 'predict'],
     'apis.predictions': ['save_predictions'],
     'apis.export': ['export_onnx'],
+    'apis.features': ['extract_features'],
     'apis.conversion': ['convert'],
     'apis.dataset_check': ['check_dataset'],
     'apis.browse': ['browse_dataset'],
@@ -75,6 +77,7 @@ __all__ = [
     'count_flops',
     'evaluate_knn',
     'export_onnx',
+    'extract_features',
     'fetch',
     'load_backbone',
     'load_model',

@@ -33,6 +33,7 @@ TOOLS = {
     'sweep': 'sweep.py',
     'flops': 'get_flops.py',
     'knn': 'knn.py',
+    'features': 'features.py',
     'reconstruct': 'analysis_tools/reconstruct.py',
     'mask-ratio': 'analysis_tools/mask_ratio.py',
     'feature-maps': 'analysis_tools/feature_maps.py',

@@ -167,6 +167,15 @@ def load_backbone(config: Config, checkpoint: str, device: str) -> ConvNeXtV2:
     return backbone.to(device).eval()
 
 
+def build_preprocessor(config: Config, device: str) -> nn.Module:
+    """The data preprocessor of a config, of the model's own kind where none is named."""
+    options = dict(config.model.get('data_preprocessor') or {})
+    if 'type' not in options:
+        with torch.device('meta'):
+            options['type'] = type(MODELS.build(config.model).data_preprocessor)
+    return MODELS.build(options).to(device)
+
+
 def find_images(paths: Sequence[str], number: int | None = None) -> list[str]:
     """Image files, and those in folders, in order of their names.
 

@@ -17,7 +17,7 @@ from ...analysis import choose_blocks
 from ...engine.config.reading import read_config
 from ...errors import USER_ERRORS, BadData
 from ...models import FCMAE, ConvNeXtV2
-from ..inference import build_model, image_reader, load_backbone
+from ..inference import build_model, build_preprocessor, image_reader, load_backbone
 
 
 class NamedBackbone(NamedTuple):
@@ -109,8 +109,7 @@ def load_backbones(
         config = read_config(path, cfg_options)
         backbone = load_backbone(config, checkpoint, device)
         choose_blocks(backbone, layers)
-        read, preprocessor = image_reader(config), MODELS.build(config.model.data_preprocessor)
-        preprocessor.to(device)
+        read, preprocessor = image_reader(config), build_preprocessor(config, device)
 
         def prepare(image: str, read=read, preprocessor=preprocessor) -> Tensor:
             with naming(image):
