@@ -35,8 +35,8 @@ train_dataloader = dict(
         split='train',
         make=make,
         pipeline=[
-            dict(type='convnextv2_mm.LoadImageFromFile'),
-            dict(type='convnextv2_mm.LoadAnnotations'),
+            dict(type='LoadImageFromFile', _scope_='convnextv2_mm'),
+            dict(type='LoadAnnotations', _scope_='convnextv2_mm'),
             dict(type='RandomFlip', prob=0.5),
             dict(type='PackSegInputs'),
         ],
@@ -51,15 +51,15 @@ val_dataloader = dict(
         split='val',
         make=make,
         pipeline=[
-            dict(type='convnextv2_mm.LoadImageFromFile'),
-            dict(type='convnextv2_mm.LoadAnnotations'),
+            dict(type='LoadImageFromFile', _scope_='convnextv2_mm'),
+            dict(type='LoadAnnotations', _scope_='convnextv2_mm'),
             dict(type='PackSegInputs'),
         ],
     ),
 )
 test_dataloader = val_dataloader
 tta_pipeline = [
-    dict(type='convnextv2_mm.LoadImageFromFile'),
+    dict(type='LoadImageFromFile', _scope_='convnextv2_mm'),
     dict(
         type='TestTimeAug',
         transforms=[
@@ -68,7 +68,7 @@ tta_pipeline = [
                 for ratio in (0.75, 1.0, 1.25)
             ],
             [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
-            [dict(type='convnextv2_mm.LoadAnnotations')],
+            [dict(type='LoadAnnotations', _scope_='convnextv2_mm')],
             [dict(type='PackSegInputs')],
         ],
     ),

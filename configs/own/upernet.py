@@ -27,8 +27,9 @@ model = dict(
     auxiliary_head=dict(in_channels=None, channels=None, num_classes=None),
 )
 
-load = dict(type='convnextv2_mm.LoadImageFromFile')
-load_labels = dict(type='convnextv2_mm.LoadAnnotations', mapping=None)
+# The scope apart from the name, which mmseg's inferencer looks for.
+load = dict(type='LoadImageFromFile', _scope_='convnextv2_mm')
+load_labels = dict(type='LoadAnnotations', _scope_='convnextv2_mm', mapping=None)
 train_pipeline = [
     load,
     load_labels,

@@ -2,8 +2,9 @@
 _base_ = 'mmseg::_base_/datasets/ade20k_640x640.py'
 
 crop_size = (640, 640)
-load = dict(type='convnextv2_mm.LoadImageFromFile')
-load_labels = dict(type='convnextv2_mm.LoadAnnotations')
+# The scope apart from the name, which mmseg's inferencer looks for.
+load = dict(type='LoadImageFromFile', _scope_='convnextv2_mm')
+load_labels = dict(type='LoadAnnotations', _scope_='convnextv2_mm')
 train_pipeline = [
     load,
     load_labels,

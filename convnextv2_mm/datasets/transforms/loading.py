@@ -19,6 +19,8 @@ from mmcv.transforms import LoadImageFromFile as MMCVLoadImageFromFile
 from mmengine import fileio
 from mmengine.fileio.backends import LocalBackend
 from mmseg.datasets.transforms import LoadAnnotations as MMSegLoadAnnotations
+from mmseg.datasets.transforms.loading import InferencerLoader as MMSegInferencerLoader
+from mmseg.datasets.transforms.loading import LoadImageFromNDArray
 from PIL import Image, TiffImagePlugin
 
 from ...errors import BadData
@@ -57,6 +59,8 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
             BadData: If it cannot be read, is too large, or has another size than its annotations
                 are for.
         """
+        if 'img' in results and 'img_path' not in results:
+            return results  # MMPreTrain's inferencers load it themselves
         path = results['img_path']
         content = read_file(path, self.backend_args)
         check_size(path, image_size(content), self.max_pixels)
@@ -79,6 +83,21 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
         results['img'] = image.astype(np.float32) if self.to_float32 else image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
+
+
+@TRANSFORMS.register_module()
+class InferencerLoader(MMSegInferencerLoader):
+    """MMSegmentation's loader of files and arrays, under our scope.
+
+    Its inferencer puts this name in the place of ``LoadImageFromFile``, and leaves the scope.
+
+    Args:
+        kwargs: Arguments of both loaders.
+    """
+
+    def __init__(self, **kwargs) -> None:
+        self.from_file = LoadImageFromFile(**kwargs)
+        self.from_ndarray = LoadImageFromNDArray(**kwargs)
 
 
 @TRANSFORMS.register_module()
