@@ -23,6 +23,7 @@ from mmengine.visualization import Visualizer
 from PIL import Image, ImageDraw, ImageFont
 
 FONT = Path(matplotlib.get_data_path(), 'fonts', 'ttf', 'DejaVuSans.ttf')
+MOST_OBJECTS = 30  # more are a picture of boxes
 LEAST_SIDE = 384  # pixels; smaller images are enlarged before something is written on them
 
 
@@ -48,10 +49,11 @@ def draw_prediction(
         score_thr: Detections below are left out.
 
     Returns:
-        ``(H, W, 3)`` uint8 RGB. For FCMAE: masked, reconstructed and original side by side.
+        ``(H, W, 3)`` uint8 RGB. For FCMAE: masked, reconstructed and original side by side, with
+        captions.
     """
     if 'reconstructed' in sample:
-        return draw_reconstruction(sample, config)
+        return _captioned(sample, draw_reconstruction(sample, config))
     image = mmcv.imread(sample.img_path, channel_order='rgb')
     return draw_sample(image, sample, dataset_meta, 'pred', score_thr)
 
@@ -63,6 +65,23 @@ def draw_reconstruction(sample: BaseDataElement, config: Config) -> np.ndarray:
     panels = [sample.masked, sample.reconstructed, sample.original]
     pixels = torch.cat([panel.cpu().float() * std + mean for panel in panels], dim=2)
     return pixels.clamp(0, 255).byte().permute(1, 2, 0).numpy()
+
+
+def _captioned(sample: BaseDataElement, panels: np.ndarray) -> np.ndarray:
+    """Say what the three panels of a reconstruction are, after enlarging small ones."""
+    image, _ = _enlarged(panels, panels.shape[1] // 3)
+    width = image.shape[1] // 3
+    names = ['masked', f'reconstruction, loss {sample.reconstruction_loss:.3f}']
+    names.append(Path(sample.get('img_path') or 'original').name)
+    corners = [(i * width, 0) for i in range(3)]
+    return draw_names(image, names, corners, [(40, 40, 40)] * 3)
+
+
+def _enlarged(image: np.ndarray, least: int) -> tuple[np.ndarray, int]:
+    """A copy, a whole number of times as large so that ``least`` pixels are ``LEAST_SIDE``."""
+    factor = max(1, -(-LEAST_SIDE // least))
+    size = (factor * image.shape[1], factor * image.shape[0])
+    return cv2.resize(image, size, interpolation=cv2.INTER_CUBIC), factor
 
 
 def draw_sample(
@@ -80,16 +99,15 @@ def draw_sample(
             masks of its size.
         dataset_meta: ``classes``, and ``palette`` where there is one.
         kind: ``'gt'`` or ``'pred'``: what is drawn.
-        score_thr: Instances with a score below are left out.
+        score_thr: Instances with a score below are left out; of the others the best
+            ``MOST_OBJECTS`` are drawn.
 
     Returns:
         ``(H, W, 3)`` uint8 RGB, with H and W a whole number of times those of ``image``: the
         shorter is at least ``LEAST_SIDE``.
     """
-    factor = max(1, -(-LEAST_SIDE // min(image.shape[:2])))
-    size = (factor * image.shape[1], factor * image.shape[0])
-    image = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)  # also a copy to draw on
-    sample = sample.cpu()
+    image, factor = _enlarged(image, min(image.shape[:2]))
+    size, sample = image.shape[1::-1], sample.cpu()
     if f'{kind}_sem_seg' in sample:
         labels = sample.get(f'{kind}_sem_seg').data[0].numpy().astype(np.int16)
         labels = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
@@ -98,6 +116,7 @@ def draw_sample(
         instances = sample.get(f'{kind}_instances')
         if 'scores' in instances:
             instances = instances[instances.scores >= score_thr]
+            instances = instances[instances.scores.argsort(descending=True)[:MOST_OBJECTS]]
         image = _draw_instances(image, instances, factor, dataset_meta)
     labels = _image_labels(sample, kind, dataset_meta)
     corner = [(0, 0)] * len(labels)
@@ -136,10 +155,12 @@ def class_colour(dataset_meta: dict, label: int) -> tuple[int, int, int]:
 def _draw_segmentation(image: np.ndarray, labels: np.ndarray, dataset_meta: dict) -> np.ndarray:
     """Colour the classes, with white borders, and write each name where its class is widest.
 
-    Pixels of no class (255, for instance) stay as they are.
+    Pixels of no class (255, for instance) and of a class called background stay as they are.
     """
     classes = dataset_meta['classes']
     labels = np.where(labels < len(classes), labels, -1)
+    background = [i for i, name in enumerate(classes) if name.lower() == 'background']
+    labels[np.isin(labels, background)] = -1
     found = [label for label in np.unique(labels).tolist() if label >= 0]
     # The colour -1 is the last one of the table, which no class has.
     table = np.zeros((len(classes) + 1, 3), np.uint8)

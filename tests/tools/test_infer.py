@@ -78,7 +78,7 @@ def test_show_opens_a_window(infer, checkpoint, images, tmp_path, monkeypatch):
 
     monkeypatch.setattr(predictions, 'open_window', Window)
     infer(CONFIG, checkpoint, *images, '--out', tmp_path / 'out', '--show')
-    assert shown == [((64, 192, 3), str(image)) for image in images]
+    assert shown == [((384, 1152, 3), str(image)) for image in images]
 
 
 def test_folder_gives_its_images_and_not_what_was_written(infer, checkpoint, images, tmp_path):

@@ -183,8 +183,8 @@ def test_inference_writes_pictures_and_predictions(trained, configs, options, sh
     run('infer', configs[task], *arguments, '--cfg-options', *options[task])
     for image in images:
         picture = cv2.imread(str(tmp_path / f'{image.stem}.png'))
-        # Three panels side by side, or the drawing, enlarged for legible labels.
-        assert picture.shape == ((64, 3 * 64, 3) if task == 'pretrain' else (384, 384, 3))
+        # Three panels side by side, or the drawing; enlarged for legible labels.
+        assert picture.shape == ((384, 3 * 384, 3) if task == 'pretrain' else (384, 384, 3))
         if task == 'segmentation':
             labels = cv2.imread(str(tmp_path / f'{image.stem}_labels.png'), cv2.IMREAD_UNCHANGED)
             assert labels.shape == (64, 64)

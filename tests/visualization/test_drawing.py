@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib import pyplot
+from mmengine.config import Config
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from mmpretrain.structures import DataSample
 
@@ -15,6 +16,7 @@ from convnextv2_mm.engine.hooks.visualization_hook import VisualizationHook
 from convnextv2_mm.visualization import drawing as pictures
 from convnextv2_mm.visualization.drawing import (
     draw_names,
+    draw_prediction,
     draw_sample,
     font_size,
     open_window,
@@ -115,6 +117,37 @@ def test_instances_are_drawn_from_the_threshold_on():
     assert (draw_sample(image, sample, META, 'pred', score_thr=0.51) == GREY).all()
     assert (draw_sample(image, sample, META, 'gt') == GREY).all()
     assert (image == GREY).all()  # what was given stays as it is
+
+
+def test_the_best_of_many_instances_are_drawn():
+    boxes = [[10 * i, 10, 10 * i + 8, 18] for i in range(40)]
+    scores = [0.5 + 0.01 * i for i in range(40)]
+    picture = draw_sample(grey(400, 400), detections(boxes, scores), META, 'pred')
+    seen = [(picture[10:18, x : x + 8] != GREY).any() for x in range(0, 400, 10)]
+    alone = draw_sample(grey(400, 400), detections(boxes[10:], scores[10:]), META, 'pred')
+    assert (picture == alone).all() and any(seen)
+
+
+def test_the_background_stays_as_it_is():
+    labels = torch.zeros((1, 400, 400), dtype=torch.long)
+    labels[:, 100:300, :200] = 1
+    sample = BaseDataElement(pred_sem_seg=PixelData(data=labels))
+    meta = META | dict(classes=('Background', *META['classes'][1:]))
+    picture = draw_sample(grey(400, 400), sample, meta, 'pred')
+    assert (picture[:, 210:] == GREY).all() and (picture[150, 100] != GREY).any()
+
+
+def test_reconstructions_have_captions_and_are_enlarged():
+    panel = torch.zeros(3, 64, 96)
+    sample = BaseDataElement(reconstruction_loss=0.5, img_path='a/photo.jpg')
+    for name in ('masked', 'reconstructed', 'original'):
+        sample.set_field(panel, name)
+    config = Config(dict(model=dict(data_preprocessor=dict(mean=[GREY] * 3, std=[1.0] * 3))))
+    picture = draw_prediction(sample, config, {})
+    assert picture.shape == (4 * 64, 3 * 4 * 96, 3)
+    for left in (0, 384, 768):
+        assert (picture[:20, left : left + 100] != GREY).any()
+    assert (picture[30:] == GREY).all()
 
 
 def test_segmentation_colours_classes_and_leaves_the_rest():
