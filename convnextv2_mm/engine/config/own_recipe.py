@@ -76,7 +76,7 @@ def fill_in(config: Config) -> None:
         )
     notes = data.notes
     _fill_sizes(config, own, task, data, notes)
-    _fill_model(config, own, data, notes)
+    _fill_model(config, own, notes)
     _fill_schedule(config, own, task, data, notes)
     if int(os.environ.get('RANK', 0)) == 0:
         print('\n'.join(f'own data: {note}' for note in notes), file=sys.stderr)
@@ -138,18 +138,16 @@ def _fill_sizes(
         fill(config[f'{split}_dataloader'], values | data.val)
         fill(config[f'{split}_evaluator'], values | dict(ann_file=data.val['ann_file']))
     fill(config.model, values)
-    own['batch'], own['size'] = batch, size
 
 
-def _fill_model(config: Config, own: ConfigDict, data: OwnData, notes: list[str]) -> None:
+def _fill_model(config: Config, own: ConfigDict, notes: list[str]) -> None:
     """The size of the network, and the weights that it starts from."""
     model = config.model
-    arch = own['arch']
-    if arch is None:
-        arch = 'tiny' if torch.cuda.is_available() else 'atto'
-        reason = 'the size for one GPU' if arch == 'tiny' else 'the smallest, since there is no GPU'
-        notes.append(f'arch {arch}: {reason}')
-    fill(model, dict(arch=arch))
+    if own['arch'] is None and model.backbone.arch is None:
+        own['arch'] = 'tiny' if torch.cuda.is_available() else 'atto'
+        why = 'the smallest, since there is no GPU' if own['arch'] == 'atto' else 'for one GPU'
+        notes.append(f'arch {own["arch"]}: {why}')
+    fill(model, dict(arch=own['arch']))
     channels = ConvNeXtV2.resolve_arch(model.backbone.arch)[1]
     pretrains = own['task'] == 'pretrain'
     fill(model.get('neck') or {}, dict(in_channels=channels[-1] if pretrains else channels))
@@ -163,7 +161,7 @@ def _fill_model(config: Config, own: ConfigDict, data: OwnData, notes: list[str]
     widths = ('in_channels', 'feat_channels', 'out_channels', 'conv_out_channels')
     for part in ('neck', 'rpn_head', 'roi_head'):
         fill(model.get(part) or {}, dict.fromkeys(widths, width))
-    init = own['init'] or published_weights(arch)
+    init = own['init'] or published_weights(model.backbone.arch)
     if own['init'] is None:
         notes.append(f'starts from {init}; --init none starts from random weights')
     own['init'] = None if init == 'none' else init
@@ -176,8 +174,12 @@ def _fill_model(config: Config, own: ConfigDict, data: OwnData, notes: list[str]
         model.backbone.init_cfg = dict(type='Pretrained', checkpoint=init)
 
 
-def published_weights(arch: str) -> str:
-    """The published weights for a size that were trained on the most: IN-22K, or else IN-1K."""
+def published_weights(arch: str | dict) -> str:
+    """The published weights for a size that were trained on the most: IN-22K, or else IN-1K.
+
+    Returns:
+        Their name, or ``none`` if there are none.
+    """
     for stage in ('fcmae_ft_in22k_in1k', 'fcmae_ft_in1k'):
         for name in (f'{arch}_{stage}', f'{arch}_{stage}_384'):
             if name in MODEL_ZOO:
@@ -193,20 +195,20 @@ def _fill_schedule(
     config: Config, own: ConfigDict, task: Task, data: OwnData, notes: list[str]
 ) -> None:
     """Epochs, warm-up, learning rate, and how often there is a log line, validation, checkpoint."""
-    batch = own['batch'] * int(os.environ.get('WORLD_SIZE', 1))
+    batch = config.train_dataloader.batch_size * int(os.environ.get('WORLD_SIZE', 1))
     steps = max(1, data.num_train // batch)  # in an epoch
     epochs = own['epochs']
     if epochs is None:
         least, most = task.epochs
         epochs = min(most, max(least, round(task.steps / steps)))
     fill(config.train_cfg, dict(max_epochs=epochs))
-    epochs = config.train_cfg.max_epochs
+    epochs = config.train_cfg.get('max_epochs', epochs)
     total = epochs * steps
     warmup = min(500, max(2, total // 20))  # MMEngine's warm-up of one step has no end
     interval = max(1, epochs // 20)
-    linear, cosine = config.param_scheduler
-    fill(linear, dict(end=warmup))
-    fill(cosine, dict(begin=warmup, end=max(total, warmup + 1), T_max=max(1, total - warmup)))
+    falling = dict(begin=warmup, end=max(total, warmup + 1), T_max=max(1, total - warmup))
+    for scheduler in config.param_scheduler:
+        fill(scheduler, dict(end=warmup) if scheduler.type == 'LinearLR' else falling)
     fill(config.train_cfg, dict(val_interval=interval))
     fill(config.default_hooks.checkpoint, dict(interval=interval))
     fill(config.default_hooks.logger, dict(interval=min(50, steps)))

@@ -104,6 +104,19 @@ def test_what_is_set_stays(task, tmp_path):
     assert '96' in str(config.train_dataloader.dataset.pipeline)
 
 
+def test_other_parts_of_the_run_follow_what_is_set(tmp_path):
+    own = write_all(tmp_path, 40)['classify']
+    schedule = [dict(type='ConstantLR', factor=1.0)]
+    options = {'train_dataloader.batch_size': 5, 'param_scheduler': schedule}
+    config = filled('classify', tmp_path, options | {'model.backbone.arch': 'nano'}, **own)
+    assert config.param_scheduler == schedule
+    lr = TASKS['classify'].lr[1] * (5 / TASKS['classify'].batch) ** 0.5
+    assert config.optim_wrapper.optimizer.lr == pytest.approx(lr, rel=0.05)
+    config = filled('classify', tmp_path, {'model.backbone.arch': 'nano'}, **own, init=None)
+    assert config.model.backbone.init_cfg.checkpoint == 'convnextv2://nano_fcmae_ft_in22k_in1k'
+    assert config.optim_wrapper.paramwise_cfg.decay_rate == 0.9
+
+
 @pytest.mark.parametrize(('number', 'batch', 'epochs'), [(2, 1, 1), (8, 4, 3), (50, 8, 100)])
 def test_the_schedule_warms_up_and_ends_at_zero(number, batch, epochs, tmp_path):
     own = write_all(tmp_path, number)['pretrain']
