@@ -12,6 +12,7 @@ from mmengine.registry import MODELS
 from mmengine.runner import load_checkpoint
 from mmpretrain.models import ConvNeXt
 from other_libraries import SMALL, build, randomize, save
+from timm.models import adapt_input_conv
 
 from convnextv2_mm.checkpoints import (
     FORMATS,
@@ -19,6 +20,7 @@ from convnextv2_mm.checkpoints import (
     read_checkpoint,
     write_checkpoint,
 )
+from convnextv2_mm.checkpoints.pretrained import adapt_stem
 from convnextv2_mm.engine.config.reading import check_model, read_config
 from convnextv2_mm.models import FCMAE, ConvNeXtV2
 
@@ -297,3 +299,38 @@ def test_replacements_go_to_our_layout_only(to, tmp_path):
     else:
         with pytest.raises(ValueError, match='feature_norm'):
             write_checkpoint(checkpoint, tmp_path / 'out', to)
+
+
+@pytest.mark.parametrize('in_channels', [1, 2, 4, 6, 13])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16])
+def test_a_stem_adapts_as_timms(in_channels, dtype):
+    weight = torch.randn(8, 3, 4, 4).to(dtype)
+    before = weight.clone()
+    assert torch.equal(
+        adapt_stem(weight, in_channels), adapt_input_conv(in_channels, weight.clone())
+    )
+    assert torch.equal(weight, before)
+
+
+@pytest.mark.parametrize('in_channels', [1, 4])
+def test_weights_for_rgb_fit_other_channels_on_request(in_channels, source, files):
+    init = dict(type='Pretrained', checkpoint=str(files['timm']))
+    build = dict(type='convnextv2_mm.ConvNeXtV2', arch='atto', in_channels=in_channels)
+    with pytest.raises(ValueError, match='adapt_channels=True makes weights for RGB fit'):
+        check_model(dict(build, init_cfg=init))
+    adapting = dict(build, init_cfg=dict(init, adapt_channels=True))
+    check_model(adapting)
+    backbone = MODELS.build(adapting)
+    backbone.init_weights()
+    stem = source.weights['backbone.downsample_layers.0.0.weight']
+    found = backbone.state_dict()
+    assert torch.equal(
+        found['downsample_layers.0.0.weight'], adapt_input_conv(in_channels, stem.clone())
+    )
+    name = 'stages.3.1.pointwise_conv2.weight'
+    assert torch.equal(found[name], source.weights[f'backbone.{name}'])
+
+
+def test_weights_for_other_channels_do_not_adapt():
+    with pytest.raises(ValueError, match='takes weights for 3 channels, these are for 4'):
+        adapt_stem(torch.zeros(8, 4, 4, 4), 1)

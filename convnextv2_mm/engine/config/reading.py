@@ -220,7 +220,8 @@ def check_model(model: ConfigDict) -> nn.Module:
                 continue
             with prefix_errors('.'.join(filter(None, ('model', name, 'init_cfg.checkpoint')))):
                 if isinstance(part, ConvNeXtV2):
-                    read_backbone(part, init['checkpoint'], init.get('prefix'), 'meta')
+                    adapt = init.get('adapt_channels', False)
+                    read_backbone(part, init['checkpoint'], init.get('prefix'), 'meta', adapt)
                 else:
                     read_state_dict(init['checkpoint'], 'meta')
     return built
