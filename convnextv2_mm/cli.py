@@ -178,6 +178,7 @@ _RUN_OPTIONS = ('resume', 'amp', 'tensorboard', 'work_dir', 'cfg_options', 'laun
 
 def add_own_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that the commands for a user's own data share."""
+    parser.add_argument('--channels', type=int, help='of the images')
     parser.add_argument('--size', type=int, help='of the images that the network sees, in pixels')
     parser.add_argument('--epochs', type=int)
     parser.add_argument('--batch', type=int, help='images in a step, on each GPU')

@@ -11,6 +11,7 @@ own = dict(
     val=None,  # folder of the classes' folders; by default a part of `images`
     val_fraction=0.2,
     classes=None,  # names of the folders in the order of their labels; by default alphabetical
+    channels=None,  # by default those of the first .npy or .tif, else 3
     size=None,
     epochs=None,
     batch=None,
@@ -21,11 +22,11 @@ own = dict(
 
 model = dict(
     data_preprocessor=dict(num_classes=None),
-    backbone=dict(arch=None, drop_path_rate=0.1),
+    backbone=dict(arch=None, in_channels=None, drop_path_rate=0.1),
     head=dict(in_channels=None, num_classes=None),
 )
 
-load = dict(type='convnextv2_mm.LoadImageFromFile')
+load = dict(type='convnextv2_mm.LoadImageFromFile', channels=None)
 train_pipeline = [
     load,
     dict(

@@ -3,7 +3,7 @@ _base_ = './mask-rcnn.py'
 
 model = dict(type='FasterRCNN', roi_head=dict(mask_roi_extractor=None, mask_head=None))
 train_pipeline = [
-    dict(type='convnextv2_mm.LoadImageFromFile'),
+    dict(type='convnextv2_mm.LoadImageFromFile', channels=None),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='RandomResize', scale=None, ratio_range=(0.5, 1.5), keep_ratio=True),
     dict(

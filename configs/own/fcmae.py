@@ -10,6 +10,7 @@ own = dict(
     images=None,  # folder
     val=None,  # folder; by default a part of `images`
     val_fraction=0.05,
+    channels=None,  # by default those of the first .npy or .tif, else 3
     size=None,
     epochs=None,
     batch=None,
@@ -18,9 +19,11 @@ own = dict(
     seed=0,
 )
 
-model = dict(backbone=dict(arch=None), neck=dict(in_channels=None))
+model = dict(
+    backbone=dict(arch=None, in_channels=None), neck=dict(in_channels=None, out_channels=None)
+)
 
-load = dict(type='convnextv2_mm.LoadImageFromFile')
+load = dict(type='convnextv2_mm.LoadImageFromFile', channels=None)
 train_pipeline = [
     load,
     dict(

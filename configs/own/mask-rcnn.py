@@ -13,6 +13,7 @@ own = dict(
     val_images=None,  # their folder, if it is another one
     val_fraction=0.2,
     classes=None,  # names of the categories to learn; by default all
+    channels=None,  # by default those of the first .npy or .tif, else 3
     size=None,
     epochs=None,
     batch=None,
@@ -22,7 +23,7 @@ own = dict(
 )
 
 model = dict(
-    backbone=dict(arch=None, drop_path_rate=0.1),
+    backbone=dict(arch=None, in_channels=None, drop_path_rate=0.1),
     # Neck and heads are as wide as mmdet's, or half of it with Atto, Femto and Pico.
     neck=dict(in_channels=None, out_channels=None),
     rpn_head=dict(in_channels=None, feat_channels=None),
@@ -36,7 +37,7 @@ model = dict(
     train_cfg=dict(rpn_proposal=dict(max_per_img=500), rcnn=dict(sampler=dict(num=128))),
 )
 
-load = dict(type='convnextv2_mm.LoadImageFromFile')
+load = dict(type='convnextv2_mm.LoadImageFromFile', channels=None)
 train_pipeline = [
     load,
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=None),

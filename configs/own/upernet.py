@@ -11,6 +11,7 @@ own = dict(
     masks=None,  # folder with a label map for each image, under the same name
     val_fraction=0.2,
     classes=None,  # names, or a text file with one in each line; by default the labels' numbers
+    channels=None,  # by default those of the first .npy or .tif, else 3
     size=None,
     epochs=None,
     batch=None,
@@ -21,14 +22,14 @@ own = dict(
 
 model = dict(
     data_preprocessor=dict(size=None),
-    backbone=dict(arch=None, drop_path_rate=0.1),
+    backbone=dict(arch=None, in_channels=None, drop_path_rate=0.1),
     # The heads are as wide as mmseg's, or a quarter of it with Atto, Femto and Pico.
     decode_head=dict(in_channels=None, channels=None, num_classes=None),
     auxiliary_head=dict(in_channels=None, channels=None, num_classes=None),
 )
 
 # The scope apart from the name, which mmseg's inferencer looks for.
-load = dict(type='LoadImageFromFile', _scope_='convnextv2_mm')
+load = dict(type='LoadImageFromFile', _scope_='convnextv2_mm', channels=None)
 load_labels = dict(type='LoadAnnotations', _scope_='convnextv2_mm', mapping=None)
 train_pipeline = [
     load,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
-import mmcv
 import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
@@ -19,6 +18,7 @@ from mmengine.structures import BaseDataElement
 from ..engine.config.reading import check_data, check_model, read_config
 from ..models import FCMAE
 from ..ops import PatchLayout
+from ..visualization.channels import SHOWN, read_picture, to_rgb
 from ..visualization.drawing import draw_sample
 
 BATCH = 8  # images that are mixed or padded together, at most
@@ -76,6 +76,7 @@ class Browser:
         if mode != 'transformed':
             self.originals = DATASETS.build(without_augmentation(self.loader.dataset))
         self.mode = mode
+        self.shown = config.get('picture_channels', SHOWN)
 
     def pictures(self) -> Iterator[tuple[str, np.ndarray]]:
         """Go through the images in random order.
@@ -105,12 +106,12 @@ class Browser:
 
     def draw_original(self, sample: BaseDataElement) -> np.ndarray:
         """An image as it is in the file, with its annotations."""
-        image = mmcv.imread(sample.img_path, channel_order='rgb')
+        image = read_picture(sample.img_path, self.loader.dataset, self.shown)
         return draw_sample(image, sample, self.dataset.metainfo, 'gt')
 
     def draw_transformed(self, inputs: torch.Tensor, sample: BaseDataElement) -> np.ndarray:
         """An image (3, H, W) as the model gets it, with its annotations or its mask."""
-        image = to_picture(inputs, self.preprocessor)
+        image = to_picture(inputs, self.preprocessor, self.shown)
         if isinstance(self.model, FCMAE):
             return darken_masked(image, self.model)
         return draw_sample(image, sample, self.dataset.metainfo, 'gt')
@@ -132,10 +133,14 @@ def without_augmentation(dataset: ConfigDict) -> ConfigDict:
     return dataset
 
 
-def to_picture(image: torch.Tensor, preprocessor: BaseDataPreprocessor) -> np.ndarray:
-    """The pixels (H, W, 3) RGB of a preprocessed image (3, H, W)."""
+def to_picture(
+    image: torch.Tensor, preprocessor: BaseDataPreprocessor, shown: Sequence[int] = SHOWN
+) -> np.ndarray:
+    """The pixels (H, W, 3) RGB of a preprocessed image (C, H, W)."""
     if getattr(preprocessor, '_enable_normalize', False):
         image = image * preprocessor.std + preprocessor.mean
+    if len(image) != 3:
+        return to_rgb(image.permute(1, 2, 0).numpy(), shown)
     # Pipelines load BGR; each library has another name for turning it around.
     names = ('_channel_conversion', 'channel_conversion', 'to_rgb')
     if not any(getattr(preprocessor, name, False) for name in names):

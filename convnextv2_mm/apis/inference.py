@@ -17,7 +17,6 @@ from mmengine.dataset import Compose
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import DATASETS, FUNCTIONS, MODELS
 from torch import nn
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from ..checkpoints import read_backbone, read_state_dict
 from ..checkpoints.reading import inspect_file
@@ -26,6 +25,7 @@ from ..engine.config.datasets import find_datasets
 from ..engine.config.reading import check_model, read_config
 from ..engine.config.saved import read_saved_config
 from ..models import FCMAE, ConvNeXtV2
+from ..utils.image_files import IMAGE_SUFFIXES
 
 ANNOTATION_STEPS = ('LoadAnnotations', 'LoadPanopticAnnotations')
 LOADERS = ('LoadImageFromFile', 'LoadEncodedJPEG')
@@ -194,11 +194,11 @@ def find_images(paths: Sequence[str], number: int | None = None) -> list[str]:
         inside = [str(path)]
         if path.is_dir():
             files = sorted(path.rglob('*'))
-            inside = [str(file) for file in files if file.suffix.lower() in IMG_EXTENSIONS]
+            inside = [str(file) for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
         elif not path.is_file():
             raise FileNotFoundError(f'image {path} does not exist')
         if not inside:
-            raise FileNotFoundError(f'folder {path} holds no image: {", ".join(IMG_EXTENSIONS)}')
+            raise FileNotFoundError(f'folder {path} holds no image: {", ".join(IMAGE_SUFFIXES)}')
         found += inside
     if number is not None and number < len(found):
         found = sorted(random.Random(0).sample(found, number))

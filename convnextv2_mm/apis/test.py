@@ -9,6 +9,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.runner import Runner
 
 from ..engine.config.checks import (
+    check_channels,
     check_fcmae,
     check_first_sample,
     check_loaders,
@@ -82,6 +83,7 @@ def build_runner(
     check_loaders(config, ['test'])
     config.model.get('backbone', {}).pop('init_cfg', None)  # the checkpoint has all weights
     model = check_model(config.model)
+    check_channels(model, config)
     check_num_classes(model, config, ['test'])
     check_topk(config, ['test'])
     check_fcmae(model, config, ['test'])

@@ -15,6 +15,7 @@ from torch import nn
 from ..checkpoints import read_state_dict
 from ..engine.config.checks import (
     batch_warnings,
+    check_channels,
     check_fcmae,
     check_first_sample,
     check_loaders,
@@ -147,6 +148,7 @@ def check_config(config: Config) -> nn.Module:
     check_same_classes(config)
     check_learning_rates(config.get('optim_wrapper', {}))
     model = check_model(config.model)
+    check_channels(model, config)
     check_num_classes(model, config, splits)
     check_topk(config, splits)
     check_fcmae(model, config, splits)

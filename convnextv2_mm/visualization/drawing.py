@@ -14,13 +14,14 @@ from pathlib import Path
 
 import cv2
 import matplotlib
-import mmcv
 import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.structures import BaseDataElement, InstanceData
 from mmengine.visualization import Visualizer
 from PIL import Image, ImageDraw, ImageFont
+
+from .channels import SHOWN, read_picture, to_rgb
 
 FONT = Path(matplotlib.get_data_path(), 'fonts', 'ttf', 'DejaVuSans.ttf')
 MOST_OBJECTS = 30  # more are a picture of boxes
@@ -54,17 +55,20 @@ def draw_prediction(
     """
     if 'reconstructed' in sample:
         return _captioned(sample, draw_reconstruction(sample, config))
-    image = mmcv.imread(sample.img_path, channel_order='rgb')
+    shown = config.get('picture_channels', SHOWN)
+    image = read_picture(sample.img_path, config.test_dataloader.dataset, shown)
     return draw_sample(image, sample, dataset_meta, 'pred', score_thr)
 
 
 def draw_reconstruction(sample: BaseDataElement, config: Config) -> np.ndarray:
     """Masked, reconstructed and original image side by side, ``(H, 3W, 3)`` uint8 RGB."""
     preprocessor = config.model.data_preprocessor
-    mean, std = (torch.tensor(preprocessor[key]).view(3, 1, 1) for key in ('mean', 'std'))
+    mean, std = (torch.tensor(preprocessor[key]).view(-1, 1, 1) for key in ('mean', 'std'))
     panels = [sample.masked, sample.reconstructed, sample.original]
     pixels = torch.cat([panel.cpu().float() * std + mean for panel in panels], dim=2)
-    return pixels.clamp(0, 255).byte().permute(1, 2, 0).numpy()
+    if len(pixels) == 3:
+        return pixels.clamp(0, 255).byte().permute(1, 2, 0).numpy()
+    return to_rgb(pixels.permute(1, 2, 0).numpy(), config.get('picture_channels', SHOWN))
 
 
 def _captioned(sample: BaseDataElement, panels: np.ndarray) -> np.ndarray:

@@ -222,7 +222,8 @@ def test_hook_keeps_images_of_the_same_name_apart(tmp_path):
         get_data_info = list.__getitem__
 
     dataset = Dataset(dict(img_path=str(file)) for file in files)
-    runner = SimpleNamespace(test_dataloader=SimpleNamespace(dataset=dataset), cfg=None)
+    config = Config(dict(test_dataloader=dict(dataset=dict(type='Any'))))
+    runner = SimpleNamespace(test_dataloader=SimpleNamespace(dataset=dataset), cfg=config)
     hook = VisualizationHook(str(tmp_path / 'out'))
     hook.before_test(runner)
     samples = [DataSample(metainfo=info) for info in dataset]

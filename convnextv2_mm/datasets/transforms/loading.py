@@ -25,6 +25,7 @@ from PIL import Image, TiffImagePlugin
 
 from ...errors import BadData
 from ...registry import TRANSFORMS
+from .channels import NPY, decode_channels
 
 IGNORED = 255  # label of pixels without a class, where the data set names no other
 NO_LABEL = -1  # marks values that stand for no class
@@ -42,12 +43,15 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
 
     Args:
         max_pixels: An image with more pixels is refused before it is decoded.
+        channels: Of the images. Others than 3, and .npy files and TIFFs with any number, are
+            decoded by :func:`~convnextv2_mm.datasets.transforms.channels.decode_channels`.
         kwargs: Arguments of MMCV's; ``file_client_args``, its old name for ``backend_args``, is not
             taken.
     """
 
-    def __init__(self, *, max_pixels: int = MAX_PIXELS, **kwargs) -> None:
+    def __init__(self, *, max_pixels: int = MAX_PIXELS, channels: int = 3, **kwargs) -> None:
         super().__init__(**kwargs)
+        self.channels = channels
         if self.file_client_args is not None:
             raise ValueError('file_client_args is not allowed: give backend_args instead')
         self.max_pixels = max_pixels
@@ -79,7 +83,10 @@ class LoadImageFromFile(MMCVLoadImageFromFile):
         )
 
     def _decode(self, results: dict, content: bytes, color_type: str) -> dict:
-        image = _decode(results['img_path'], content, color_type, self.imdecode_backend)
+        if self.channels != 3 or content.startswith(NPY):
+            image = decode_channels(results['img_path'], content, self.channels)
+        else:
+            image = _decode(results['img_path'], content, color_type, self.imdecode_backend)
         results['img'] = image.astype(np.float32) if self.to_float32 else image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results

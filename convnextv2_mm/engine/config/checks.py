@@ -21,7 +21,7 @@ from mmengine.registry import DATASETS
 from mmengine.structures import BaseDataElement
 from torch import nn
 
-from ...models import FCMAE
+from ...models import FCMAE, ConvNeXtV2
 from ...ops import PatchLayout
 from ...ops.patch_layout import patch_grid
 from .datasets import find_datasets
@@ -321,6 +321,34 @@ def check_fcmae(model: nn.Module, config: Config, splits: Sequence[str]) -> None
         if size is not None:
             with prefix_errors(f'{split}_dataloader'):
                 check_masked_size(size, side, model.mask_ratio)
+
+
+def check_channels(model: nn.Module, config: Config) -> None:
+    """Check that first layer, means and decoder are for the same number of channels.
+
+    Args:
+        model: As built of the config; those with other backbones than ours pass.
+        config: The config.
+
+    Raises:
+        ValueError: If they are not.
+    """
+    backbone = getattr(model, 'backbone', None)
+    if not isinstance(backbone, ConvNeXtV2):
+        return
+    channels = backbone.state_dict()['downsample_layers.0.0.weight'].shape[1]
+    mean = getattr(model.data_preprocessor, 'mean', None)
+    if mean is not None and mean.numel() not in (1, channels):
+        raise ValueError(
+            f'model.data_preprocessor.mean has {mean.numel()} values, but '
+            f'model.backbone.in_channels is {channels}'
+        )
+    neck = config.model.get('neck') or {}
+    if neck.get('type') in _DECODERS and neck.get('out_channels', 3) != channels:
+        raise ValueError(
+            f'model.neck.out_channels {neck.get("out_channels", 3)} is not allowed: '
+            f'model.backbone.in_channels is {channels}'
+        )
 
 
 def _check_decoder(in_channels: int | Sequence[int], channels: Sequence[int]) -> None:

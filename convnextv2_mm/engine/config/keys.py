@@ -25,7 +25,7 @@ SPLITS = ('train', 'val', 'test')
 # Keys of the syntax of configs.
 _SYNTAX = {'type', '_scope_', '_delete_'}
 # What the tools and MMEngine's config and runner registry read, and no runner.
-_READ_ELSEWHERE = {'custom_imports', 'runner_type', 'tta_model', 'tta_pipeline'}
+_READ_ELSEWHERE = {'picture_channels', 'custom_imports', 'runner_type', 'tta_model', 'tta_pipeline'}
 _AUTO_SCALE_LR = {'enable', 'base_batch_size'}
 
 

@@ -19,13 +19,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from ...errors import BadData
 from ...utils.atomic import atomic_write
+from ...utils.image_files import IMAGE_SUFFIXES
 
 IGNORED = 255
+SAMPLE = 200  # images that are measured
 _VAL_FOLDERS = ('val', 'valid', 'validation', 'test')
 
 
@@ -38,7 +38,7 @@ class OwnData:
         num_val: Images to validate on.
         train: Values for the keys of the training data set, by name.
         val: The same for validation.
-        side: Median of the images' longer side in pixels.
+        sample: At most ``SAMPLE`` of the images to train on, to measure.
         classes: Their names, in the order of their labels.
         notes: What was chosen and why, in a line each.
         has_masks: Whether objects have masks.
@@ -48,7 +48,7 @@ class OwnData:
     num_val: int
     train: dict[str, Any]
     val: dict[str, Any]
-    side: int
+    sample: list[Path]
     classes: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
     has_masks: bool = False
@@ -71,7 +71,7 @@ def look_at_images(own: Mapping, lists: Path) -> OwnData:
         num_val=len(val),
         train=data | _write(lists / 'train.txt', '\n'.join(train)),
         val=dict(data_prefix=str(val_folder)) | _write(lists / 'val.txt', '\n'.join(val)),
-        side=median_side(folder, train),
+        sample=choose_sample(folder, train),
         notes=[f'{len(train)} images to train on, {len(val)} to validate on, {origin}'],
     )
 
@@ -121,7 +121,7 @@ def look_at_class_folders(own: Mapping, lists: Path) -> OwnData:
         num_val=len(val),
         train=dict(data_prefix=str(folder)) | _write(lists / 'train.txt', '\n'.join(train)),
         val=dict(data_prefix=str(val_folder)) | _write(lists / 'val.txt', '\n'.join(val)),
-        side=median_side(folder, names),
+        sample=choose_sample(folder, names),
         classes=classes,
         notes=notes,
     )
@@ -178,7 +178,7 @@ def look_at_coco(own: Mapping, lists: Path) -> OwnData:
             poly2mask=any(isinstance(mask, Mapping) for mask in _segmentations(content)),
         ),
         val=dict(img=str(val_folder), ann_file=str(val_file)),
-        side=median_side(folder, [image['file_name'] for image in train_images]),
+        sample=choose_sample(folder, [image['file_name'] for image in train_images]),
         classes=classes,
         notes=notes,
         has_masks=has_masks(content),
@@ -217,7 +217,7 @@ def look_at_label_maps(own: Mapping, lists: Path) -> OwnData:
         num_val=len(val),
         train=prefix | _write_pairs(lists / 'train.json', train, pairs),
         val=prefix | _write_pairs(lists / 'val.json', val, pairs),
-        side=median_side(images, train),
+        sample=choose_sample(images, train),
         classes=classes,
         notes=notes,
     )
@@ -370,25 +370,70 @@ def list_images(folder: Path, root: Path | None = None) -> list[str]:
     Raises:
         FileNotFoundError: If there is none.
     """
-    files = (path for path in sorted(folder.rglob('*')) if path.suffix.lower() in IMG_EXTENSIONS)
+    files = (path for path in sorted(folder.rglob('*')) if path.suffix.lower() in IMAGE_SUFFIXES)
     names = [path.relative_to(root or folder).as_posix() for path in files]
     if not names:
-        raise FileNotFoundError(f'folder {folder} holds no image: {", ".join(IMG_EXTENSIONS)}')
+        raise FileNotFoundError(f'folder {folder} holds no image: {", ".join(IMAGE_SUFFIXES)}')
     return names
 
 
-def median_side(folder: Path, names: Sequence[str], most: int = 200) -> int:
-    """Median of the longer side of at most so many images, in pixels, by their headers."""
+def choose_sample(folder: Path, names: Sequence[str]) -> list[Path]:
+    """At most ``SAMPLE`` of the files, evenly spread."""
+    return [folder / name for name in names[:: -(-len(names) // SAMPLE)]]
+
+
+def median_side(files: Sequence[Path]) -> int:
+    """Median of the longer side of images in pixels, by their headers.
+
+    Raises:
+        BadData: If none of them can be read.
+    """
+    from ...datasets.transforms.loading import image_size  # brings mmseg with it
+
     sides = []
-    for name in names[:: -(-len(names) // most)]:
+    for file in files:
         try:
-            with Image.open(folder / name) as image:
-                sides.append(max(image.size))
-        except Exception:  # a damaged one: the data set says so
+            if file.suffix == '.npy':
+                sides.append(max(np.load(file, mmap_mode='r').shape[:2]))
+            elif size := image_size(file.read_bytes()):
+                sides.append(max(size))
+        except (OSError, ValueError):  # a damaged one: the data set says so
             continue
     if not sides:
-        raise BadData(f'{folder / names[0]} is not an image that can be read')
+        raise BadData(f'{files[0]} is not an image that can be read')
     return round(statistics.median(sides))
+
+
+def count_channels(file: Path) -> int:
+    """Channels of an image: of .npy files and TIFFs as they are, of others three.
+
+    Raises:
+        BadData: If it cannot be read.
+    """
+    from ...datasets.transforms.channels import find_channels, has_channels_of_its_own
+
+    content = file.read_bytes()
+    return find_channels(str(file), content) if has_channels_of_its_own(content) else 3
+
+
+def measure_colours(files: Sequence[Path], channels: int) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel over images.
+
+    Raises:
+        BadData: If one cannot be read.
+    """
+    from ...datasets.transforms.channels import decode_channels
+
+    total, squares, count = np.zeros(channels), np.zeros(channels), 0
+    for file in files:
+        pixels = decode_channels(str(file), file.read_bytes(), channels).astype(np.float64)
+        total += pixels.sum((0, 1))
+        squares += np.square(pixels).sum((0, 1))
+        count += pixels.shape[0] * pixels.shape[1]
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    std[std == 0] = 1.0  # a channel that is the same everywhere
+    return [float(f'{v:.4g}') for v in mean], [float(f'{v:.4g}') for v in std]
 
 
 def shorten(names: Sequence[str]) -> str:

@@ -15,16 +15,20 @@ from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.utils import import_modules_from_strings
 
 from ...checkpoints import MODEL_ZOO, read_state_dict
 from ...models import ConvNeXtV2
 from .keys import unknown_key
 from .own_data import (
     OwnData,
+    count_channels,
     look_at_class_folders,
     look_at_coco,
     look_at_images,
     look_at_label_maps,
+    measure_colours,
+    median_side,
 )
 
 
@@ -56,6 +60,16 @@ TASKS = {
 }
 
 
+FOR_COLOURS = ('ColorJitter', 'PhotoMetricDistortion')
+"""Steps that take RGB alone."""
+PREPROCESSORS = {
+    'SelfSupDataPreprocessor': 'convnextv2_mm.ImgDataPreprocessor',
+    'DetDataPreprocessor': 'convnextv2_mm.DetDataPreprocessor',
+    'SegDataPreProcessor': 'convnextv2_mm.SegDataPreProcessor',
+}
+"""What takes any number of means, for what does not."""
+
+
 def fill_in(config: Config) -> None:
     """Fill in the recipe, and say on the standard error what was chosen and why.
 
@@ -75,6 +89,7 @@ def fill_in(config: Config) -> None:
             f'{own.train} has objects without masks: own/faster-rcnn.py is the recipe for boxes'
         )
     notes = data.notes
+    _fill_channels(config, own, data, notes)
     _fill_sizes(config, own, task, data, notes)
     _fill_model(config, own, notes)
     _fill_schedule(config, own, task, data, notes)
@@ -86,7 +101,7 @@ def _check_own(own: ConfigDict) -> None:
     for key in own:
         if key not in _KNOWN:
             raise unknown_key(f'own.{key}', _KNOWN)
-    for key in ('size', 'epochs', 'batch'):
+    for key in ('channels', 'size', 'epochs', 'batch'):
         value = own[key]
         if value is not None and not (isinstance(value, int) and value > 0):
             raise ValueError(
@@ -95,9 +110,43 @@ def _check_own(own: ConfigDict) -> None:
 
 
 _KNOWN = frozenset(
-    'task images masks train val val_images val_fraction classes size epochs batch arch init '
-    'seed'.split()
+    'task images masks train val val_images val_fraction classes channels size epochs batch arch '
+    'init seed'.split()
 )
+
+
+def _fill_channels(config: Config, own: ConfigDict, data: OwnData, notes: list[str]) -> None:
+    """What loads, augments and normalises the images, and the first layer."""
+    model, channels = config.model, own['channels']
+    if channels is None:
+        channels = count_channels(data.sample[0])
+        if channels != 3:
+            notes.append(f'channels {channels}: those of {data.sample[0]}')
+    values = dict(channels=channels, in_channels=channels)
+    for split in ('train', 'val', 'test'):
+        fill(config[f'{split}_dataloader'], values)
+    fill(dict(backbone=model.backbone), values)
+    if own['task'] == 'pretrain':
+        fill(model.neck, dict(out_channels=channels))
+    if channels == 3:
+        return
+    mean, std = measure_colours(data.sample, channels)
+    normalise = model.data_preprocessor
+    normalise.update(mean=mean, std=std)
+    for key in ('to_rgb', 'bgr_to_rgb'):
+        normalise.pop(key, None)
+    if normalise.get('type') in PREPROCESSORS:
+        normalise.type = PREPROCESSORS[normalise.type]
+    if own['task'] == 'segment':  # where its preprocessor is
+        config.custom_imports.imports.append('convnextv2_mm.models.segmentors')
+        import_modules_from_strings(**config.custom_imports)
+    notes.append(f'normalised by the mean and deviation of {len(data.sample)} images')
+    for split in ('train', 'val', 'test'):
+        pipeline = config[f'{split}_dataloader'].dataset.pipeline
+        pipeline[:] = [step for step in pipeline if step.type not in FOR_COLOURS]
+        for step in pipeline:  # Pillow resizes one, three or four channels of 8 bits
+            if step.get('backend') == 'pillow':
+                step.backend = 'cv2'
 
 
 def _fill_sizes(
@@ -107,8 +156,9 @@ def _fill_sizes(
     size = own['size']
     if size is None:
         least, most = task.sides
-        size = min(most, max(least, math.ceil(data.side / 32) * 32))
-        notes.append(f'size {size}: the longer side of the images is {data.side} in the median')
+        side = median_side(data.sample)
+        size = min(most, max(least, math.ceil(side / 32) * 32))
+        notes.append(f'size {size}: the longer side of the images is {side} in the median')
     elif own['task'] == 'pretrain' and size % 32:
         raise ValueError(f'own.size {size} is not allowed: it must be a multiple of 32')
     batch = own['batch'] or task.batch
@@ -171,7 +221,8 @@ def _fill_model(config: Config, own: ConfigDict, notes: list[str]) -> None:
         config.load_from = init
         notes.append(f'encoder and decoder of {init}')
     else:
-        model.backbone.init_cfg = dict(type='Pretrained', checkpoint=init)
+        adapt = dict(adapt_channels=True) if model.backbone.in_channels != 3 else {}
+        model.backbone.init_cfg = dict(type='Pretrained', checkpoint=init, **adapt)
 
 
 def published_weights(arch: str | dict) -> str:

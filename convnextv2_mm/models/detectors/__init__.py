@@ -11,5 +11,13 @@ with without_onedl():
     from ..heads.fcn_mask_head import FCNMaskHead
     from ..heads.roi_heads import CascadeRoIHead, StandardRoIHead
     from ..task_modules import MaxIoUAssigner, RandomSampler
+    from .data_preprocessor import DetDataPreprocessor
 
-__all__ = ['CascadeRoIHead', 'FCNMaskHead', 'MaxIoUAssigner', 'RandomSampler', 'StandardRoIHead']
+__all__ = [
+    'CascadeRoIHead',
+    'DetDataPreprocessor',
+    'FCNMaskHead',
+    'MaxIoUAssigner',
+    'RandomSampler',
+    'StandardRoIHead',
+]

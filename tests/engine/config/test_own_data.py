@@ -8,12 +8,13 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import PARAM_SCHEDULERS
+from mmengine.registry import DATASETS, PARAM_SCHEDULERS
 from pycocotools import mask as coco_mask
 from torch import nn
 
 from convnextv2_mm import ConvNeXtV2
 from convnextv2_mm.apis.own_data import RECIPES, choose_recipe
+from convnextv2_mm.apis.train import check_config
 from convnextv2_mm.checkpoints import MODEL_ZOO
 from convnextv2_mm.datasets import BaseSegDataset
 from convnextv2_mm.engine.config.own_data import classes_of_labels, pair, split
@@ -317,3 +318,39 @@ def test_the_config_of_the_docs_is_filled_in(tmp_path, monkeypatch):
     assert config.train_cfg.max_epochs == 30
     assert config.optim_wrapper.optimizer.lr == 2e-4
     assert config.model.roi_head.bbox_head.num_classes == 2
+
+
+@pytest.mark.parametrize(
+    ('task', 'options', 'message'),
+    [
+        ('classify', {'model.backbone.in_channels': 4}, 'mean has 3 values, but .* is 4'),
+        ('detect', {'model.backbone.in_channels': 1}, 'mean has 3 values, but .* is 1'),
+        ('pretrain', {'model.neck.out_channels': 4}, 'out_channels 4 is not allowed: .* is 3'),
+    ],
+)
+def test_channels_that_do_not_agree_are_named(task, options, message, tmp_path):
+    config = filled(task, tmp_path, options, **write_all(tmp_path)[task])
+    with pytest.raises(ValueError, match=message):
+        check_config(config)
+
+
+@pytest.mark.parametrize('channels', [1, 4, 13])
+@pytest.mark.parametrize('task', TASKS)
+def test_all_parts_have_the_channels_of_the_images(task, channels, tmp_path):
+    own = write_all(tmp_path)[task]
+    for path in (*tmp_path.glob('photos/*'), *tmp_path.glob('classes/*/*')):
+        path.unlink()
+        np.save(path.with_suffix('.npy'), np.random.rand(40, 60, channels))
+    for path in tmp_path.glob('images/*'):
+        np.save(path.with_suffix('.npy'), np.random.rand(40, 60, channels))
+    annotations = (tmp_path / 'train.json').read_text().replace('.jpg', '.npy')
+    (tmp_path / 'train.json').write_text(annotations)
+    config = filled(task, tmp_path, **own)
+    model = check_config(config)
+    assert config.model.backbone.in_channels == channels
+    assert len(config.model.data_preprocessor.mean) == channels
+    np.testing.assert_allclose(config.model.data_preprocessor.mean, 0.5, atol=0.02)
+    np.testing.assert_allclose(config.model.data_preprocessor.std, 12**-0.5, atol=0.02)
+    sample = DATASETS.build(config.train_dataloader.dataset)[0]['inputs']
+    assert sample.shape[0] == channels
+    assert model.data_preprocessor is not None
