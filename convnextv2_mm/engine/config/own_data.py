@@ -26,6 +26,9 @@ from ...utils.image_files import IMAGE_SUFFIXES
 
 IGNORED = 255
 SAMPLE = 200  # images that are measured
+COCO_FIELDS = dict(
+    images=('id', 'file_name'), annotations=('image_id', 'category_id'), categories=('id', 'name')
+)
 _VAL_FOLDERS = ('val', 'valid', 'validation', 'test')
 
 
@@ -158,11 +161,12 @@ def look_at_coco(own: Mapping, lists: Path) -> OwnData:
     for path, part, images in ((train_file, content, folder), (val_file, val_content, val_folder)):
         _check_files(path, [image['file_name'] for image in part['images']], images)
     counts = Counter(names.get(a['category_id']) for a in content['annotations'])
-    if not any(counts[name] for name in classes):
+    number = sum(counts[name] for name in classes)
+    if not number:
         raise ValueError(f'{train_file} has no object of {shorten(classes)} to train on')
     train_images, val_images = content['images'], val_content['images']
     notes = [
-        f'{len(train_images)} images to train on with {sum(counts.values())} objects, '
+        f'{len(train_images)} images to train on with {number} objects, '
         f'{len(val_images)} to validate on, {origin}',
         f'{shorten(classes)}, from the categories of {own["train"]}',
     ]
@@ -310,11 +314,15 @@ def read_coco(path: Path) -> dict:
         content = json.loads(path.read_text(encoding='utf-8'))
     except ValueError as error:
         raise ValueError(f'{path} is not a json file: {error}') from error
-    for key in ('images', 'annotations', 'categories'):
+    for key, fields in COCO_FIELDS.items():
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise ValueError(f'{path} is not in the format of COCO: it has no list of {key}')
         if not content[key]:
             raise ValueError(f'{path} has no {key}')
+        for number, entry in enumerate(content[key]):
+            for name in fields:
+                if not isinstance(entry, dict) or name not in entry:
+                    raise ValueError(f'{path}: entry {number} of {key} has no {name}')
     return content
 
 

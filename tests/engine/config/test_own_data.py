@@ -234,6 +234,12 @@ BAD = {
     'no epochs': ('segment', dict(epochs=0), '', 'own.epochs 0 is not allowed'),
     'no json': ('detect', {}, 'text', 'is not a json file'),
     'another json': ('detect', {}, 'list', 'no list of images'),
+    'an entry without a field': (
+        'detect',
+        {},
+        'field',
+        'entry 0 of annotations has no category_id',
+    ),
     'no objects': ('detect', {}, 'no objects', 'has no annotations'),
     'missing files': ('detect', {}, 'missing', '1 of 8 images .* are not in .*such as'),
     'an unknown category': ('detect', dict(classes=['cow']), '', "own.classes has 'cow'"),
@@ -260,6 +266,8 @@ def spoil(folder: Path, how: str) -> None:
         (folder / 'train.json').write_text('{')
     elif how == 'list':
         (folder / 'train.json').write_text('[]')
+    elif how == 'field':
+        change(folder, annotations=[dict(id=1, image_id=0)])
     elif how == 'no objects':
         change(folder, annotations=[])
     elif how == 'missing':
