@@ -46,7 +46,7 @@ def prepare(name, tmp_path):
     return config, checkpoint
 
 
-@pytest.mark.filterwarnings('default')
+@pytest.mark.filterwarnings('ignore')  # theirs, on names and losses
 @pytest.mark.parametrize('name', CONFIGS)
 def test_inferencers_find_what_predict_finds(name, image, tmp_path):
     config, checkpoint = prepare(name, tmp_path)
