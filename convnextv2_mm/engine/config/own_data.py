@@ -26,9 +26,6 @@ from ...utils.image_files import IMAGE_SUFFIXES
 
 IGNORED = 255
 SAMPLE = 200  # images that are measured
-COCO_FIELDS = dict(
-    images=('id', 'file_name'), annotations=('image_id', 'category_id'), categories=('id', 'name')
-)
 _VAL_FOLDERS = ('val', 'valid', 'validation', 'test')
 
 
@@ -137,7 +134,7 @@ def look_at_coco(own: Mapping, lists: Path) -> OwnData:
     train_file = _file(own, 'train')
     content = read_coco(train_file)
     names = {c['id']: str(c['name']) for c in sorted(content['categories'], key=lambda c: c['id'])}
-    classes = _class_names(own['classes']) or tuple(names.values())
+    classes = _class_names(own['classes']) or tuple(dict.fromkeys(names.values()))
     if unknown := [name for name in classes if name not in names.values()]:
         raise ValueError(
             f'own.classes has {unknown[0]!r}, but the categories of {train_file} are '
@@ -302,27 +299,28 @@ def pair(images: Path, masks: Path) -> dict[str, str]:
 
 
 def read_coco(path: Path) -> dict:
-    """Annotations in COCO's format.
+    """Annotations in COCO's format, with normalized values.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is another one.
+        ValueError: If the file is another one, or has no images, objects or categories.
     """
+    from ...datasets.coco_problems import find_coco_problems  # bring mmdet with them
+    from ...datasets.coco_values import normalize_values
+
     if not path.is_file():
         raise FileNotFoundError(f'annotations {path} do not exist')
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
     except ValueError as error:
         raise ValueError(f'{path} is not a json file: {error}') from error
-    for key, fields in COCO_FIELDS.items():
-        if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise ValueError(f'{path} is not in the format of COCO: it has no list of {key}')
+    normalize_values(content)
+    for problem in find_coco_problems(content, masks=False):
+        if problem.kind in ('structure', 'duplicate id'):
+            raise ValueError(f'{path}: {problem.sentence}')
+    for key in ('images', 'annotations', 'categories'):
         if not content[key]:
             raise ValueError(f'{path} has no {key}')
-        for number, entry in enumerate(content[key]):
-            for name in fields:
-                if not isinstance(entry, dict) or name not in entry:
-                    raise ValueError(f'{path}: entry {number} of {key} has no {name}')
     return content
 
 

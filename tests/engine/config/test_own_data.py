@@ -212,6 +212,20 @@ def test_the_kind_of_annotations_chooses_the_detector(tmp_path):
     assert config.model.roi_head.mask_head is None
 
 
+def test_ids_that_are_text_are_read_as_the_data_set_reads_them(tmp_path):
+    content = write_coco(tmp_path)
+    for entry in content['annotations']:
+        entry['category_id'] = str(entry['category_id'])
+        del entry['iscrowd']
+    content['categories'].append(dict(id=9, name='dog'))  # a second one without objects
+    (tmp_path / 'train.json').write_text(json.dumps(content))
+    own = dict(images=str(tmp_path / 'images'), train=str(tmp_path / 'train.json'))
+    dataset = filled('detect', tmp_path, **own).train_dataloader.dataset
+    assert dataset.metainfo.classes == ('cat', 'dog')
+    found = [info['instances'] for info in DATASETS.build(dataset).load_data_list()]
+    assert len(found) == 8 and all(found)
+
+
 def change(folder, **changes):
     path = folder / 'train.json'
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
@@ -233,12 +247,12 @@ BAD = {
     'not a multiple': ('pretrain', dict(size=100), '', 'own.size 100 is not allowed'),
     'no epochs': ('segment', dict(epochs=0), '', 'own.epochs 0 is not allowed'),
     'no json': ('detect', {}, 'text', 'is not a json file'),
-    'another json': ('detect', {}, 'list', 'no list of images'),
+    'another json': ('detect', {}, 'list', 'it is not a COCO file: it holds no object with images'),
     'an entry without a field': (
         'detect',
         {},
         'field',
-        'entry 0 of annotations has no category_id',
+        'annotation 1 has no category_id',
     ),
     'no objects': ('detect', {}, 'no objects', 'has no annotations'),
     'missing files': ('detect', {}, 'missing', '1 of 8 images .* are not in .*such as'),
