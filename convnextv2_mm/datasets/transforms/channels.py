@@ -54,37 +54,54 @@ def _decode(content: bytes, channels: int) -> np.ndarray:
         return np.load(io.BytesIO(content), allow_pickle=False)
     if content[:4] in TIFF:
         with tifffile.TiffFile(io.BytesIO(content)) as file:
-            page = file.series[0]
-            image = page.asarray()
-            if image.ndim != 3:
+            series = file.series[0]
+            try:
+                image = series.asarray()
+            except ValueError as error:  # a compression that tifffile needs imagecodecs for
+                if (image := _decode_by_opencv(content, channels)) is None:
+                    raise error
                 return image
-            # Samples of a pixel, planes, or pages; where it does not say, there are few of them.
-            named = [axis for axis in (page.axes.find('S'), page.axes.find('C')) if axis >= 0]
-            return np.moveaxis(image, named[0] if named else int(np.argmin(image.shape)), -1)
+            return image if image.ndim != 3 else np.moveaxis(image, _channel_axis(series), -1)
+    image = _decode_by_opencv(content, channels)
+    if image is None:
+        raise ValueError('OpenCV does not know it')
+    return image
+
+
+def _decode_by_opencv(content: bytes, channels: int) -> np.ndarray | None:
     flag = cv2.IMREAD_UNCHANGED
     if channels == 1:
         flag = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH
     image = cv2.imdecode(np.frombuffer(content, np.uint8), flag)
-    if image is None:
-        raise ValueError('OpenCV does not know it')
-    if image.ndim == 3:
-        image = image[..., [2, 1, 0, 3][: image.shape[2]]]
-    return image
+    if image is None or image.ndim == 2:
+        return image
+    return image[..., [2, 1, 0, 3][: image.shape[2]]]
+
+
+def _channel_axis(series: tifffile.TiffPageSeries) -> int:
+    """Samples of a pixel, planes, or pages; where a file does not say, there are few of them."""
+    named = [axis for axis in (series.axes.find('S'), series.axes.find('C')) if axis >= 0]
+    return named[0] if named else int(np.argmin(series.shape))
 
 
 def find_channels(path: str, content: bytes) -> int:
-    """How many channels a .npy file or a TIFF has.
+    """How many channels a file has: .npy and TIFF as they are, any other three.
+
+    A palette stands for colours. Nothing of a TIFF is decoded.
 
     Raises:
-        BadData: If it cannot be decoded.
+        BadData: If the file is damaged.
     """
     try:
-        image = _decode(content, 0)
+        if content.startswith(NPY):
+            shape = np.load(io.BytesIO(content), allow_pickle=False).shape
+            return 1 if len(shape) == 2 else shape[-1]
+        if content[:4] not in TIFF:
+            return 3
+        with tifffile.TiffFile(io.BytesIO(content)) as file:
+            series = file.series[0]
+            if series.keyframe.photometric == tifffile.PHOTOMETRIC.PALETTE:
+                return 3
+            return series.shape[_channel_axis(series)] if len(series.shape) == 3 else 1
     except Exception as error:
         raise BadData(f'{path} is not an image that can be decoded: {error}') from error
-    return 1 if image.ndim == 2 else image.shape[-1]
-
-
-def has_channels_of_its_own(content: bytes) -> bool:
-    """Whether a file may have any number of channels: .npy and TIFF."""
-    return content.startswith(NPY) or content[:4] in TIFF

@@ -25,7 +25,7 @@ from PIL import Image, TiffImagePlugin
 
 from ...errors import BadData
 from ...registry import TRANSFORMS
-from .channels import NPY, decode_channels
+from .channels import NPY, TIFF, decode_channels
 
 IGNORED = 255  # label of pixels without a class, where the data set names no other
 NO_LABEL = -1  # marks values that stand for no class
@@ -264,7 +264,7 @@ def tiff_tags(content: bytes) -> dict:
 
     ``{}`` for any other file.
     """
-    if content[:4] not in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+'):
+    if content[:4] not in TIFF:
         return {}
     try:
         page = TiffImagePlugin.ImageFileDirectory_v2(content[: 16 if b'+' in content[:4] else 8])

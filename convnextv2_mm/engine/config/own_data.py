@@ -416,10 +416,9 @@ def count_channels(file: Path) -> int:
     Raises:
         BadData: If it cannot be read.
     """
-    from ...datasets.transforms.channels import find_channels, has_channels_of_its_own
+    from ...datasets.transforms.channels import find_channels
 
-    content = file.read_bytes()
-    return find_channels(str(file), content) if has_channels_of_its_own(content) else 3
+    return find_channels(str(file), file.read_bytes())
 
 
 def measure_colours(files: Sequence[Path], channels: int) -> tuple[list[float], list[float]]:

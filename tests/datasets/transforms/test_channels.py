@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from convnextv2_mm.datasets.transforms.channels import decode_channels, find_channels
 from convnextv2_mm.datasets.transforms.loading import LoadImageFromFile
@@ -93,3 +94,25 @@ def test_pictures_have_three_channels():
     np.testing.assert_array_equal(picture[..., 2], to_rgb(image, (12, 12, 12))[..., 0])
     colours = image_of(3, 'uint8')
     assert to_rgb(colours) is colours
+
+
+@pytest.mark.parametrize('compression', ['raw', 'tiff_lzw', 'tiff_adobe_deflate', 'jpeg'])
+@pytest.mark.parametrize(('mode', 'channels'), [('L', 1), ('RGB', 3), ('P', 3), ('RGBA', 4)])
+def test_tiffs_of_any_compression_are_read(compression, mode, channels):
+    if compression == 'jpeg' and mode in ('P', 'RGBA'):
+        pytest.skip('TIFF has no such thing')
+    smooth = np.linspace(0, 255, 40 * 50).astype(np.uint8).reshape(40, 50)
+    image = Image.fromarray(np.stack([smooth, smooth.T.reshape(40, 50), 255 - smooth], -1))
+    file = io.BytesIO()
+    image.convert(mode).save(file, 'TIFF', compression=compression)
+    content = file.getvalue()
+    assert find_channels('a.tif', content) == channels
+    if channels != 3:  # the others are MMCV's to load
+        found = decode_channels('a.tif', content, channels)
+        expected = np.asarray(Image.open(file)).reshape(40, 50, channels)
+        np.testing.assert_allclose(found.astype(int), expected, atol=compression == 'jpeg')
+
+
+def test_files_that_hold_no_channels_have_three():
+    content = cv2.imencode('.png', np.zeros((4, 4), np.uint8))[1].tobytes()
+    assert find_channels('a.png', content) == 3
