@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.model import BaseDataPreprocessor
-from mmengine.registry import DATASETS, FUNCTIONS, MODELS
+from mmengine.registry import DATASETS, FUNCTIONS
 from mmengine.runner import set_random_seed
 from mmengine.structures import BaseDataElement
 
@@ -20,6 +20,7 @@ from ..models import FCMAE
 from ..ops import PatchLayout
 from ..visualization.channels import SHOWN, read_picture, to_rgb
 from ..visualization.drawing import draw_sample
+from .inference import build_preprocessor
 
 BATCH = 8  # images that are mixed or padded together, at most
 CELL, SHEET = 480, 8000  # pixels: width of a picture on the sheet, and largest of the sheet
@@ -65,13 +66,9 @@ class Browser:
             raise ValueError('the config describes no training: it has no train_dataloader')
         self.loader = config.train_dataloader
         check_data(self.loader)
-        if 'data_preprocessor' in config:  # what MMEngine's runner does with it
-            config.model.setdefault('data_preprocessor', config.data_preprocessor)
         config.model.get('backbone', {}).pop('init_cfg', None)  # no weights are needed
         self.model = check_model(config.model)
-        # The model gave it its type, but it has no values there.
-        kind, options = type(self.model.data_preprocessor), config.model.get('data_preprocessor')
-        self.preprocessor = MODELS.build({**(options or {}), 'type': kind})
+        self.preprocessor = build_preprocessor(config, 'cpu')
         self.dataset = DATASETS.build(self.loader.dataset)
         if mode != 'transformed':
             self.originals = DATASETS.build(without_augmentation(self.loader.dataset))

@@ -56,6 +56,8 @@ def read_config(
             raise ValueError(f'config {name} has no {key!r}: it is not the config of a run')
     check_options(config, options or {})
     config.merge_from_dict(options or {})
+    if 'data_preprocessor' in config:  # as MMEngine's runner does, for what runs without it
+        config.model.setdefault('data_preprocessor', config.data_preprocessor)
     for key in ('val_evaluator', 'test_evaluator'):
         _refuse_what_runs(config.get(key), key)
     config.work_dir = work_dir or config.get('work_dir') or f'work_dirs/{Path(name).stem}'
