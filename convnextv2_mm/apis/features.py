@@ -11,10 +11,10 @@ import torch
 from mmengine.config import Config
 from mmengine.utils import track_iter_progress
 
-from ..engine.config.reading import read_config
 from ..utils.atomic import atomic_write
 from ..visualization.drawing import result_names
-from .inference import build_preprocessor, find_images, image_reader, load_backbone
+from .analysis.loading import load_backbones
+from .inference import find_images
 
 STAGES = 4
 
@@ -57,13 +57,10 @@ def extract_features(
         ValueError: If they do not fit each other.
         BadData: If an image cannot be read.
     """
-    config = read_config(config, cfg_options)
-    backbone = load_backbone(config, checkpoint, device)
-    read = image_reader(config)
-    preprocessor = build_preprocessor(config, device)
+    (model,) = load_backbones([(config, checkpoint)], device=device, cfg_options=cfg_options)
     for image in find_images([str(path) for path in images]):
-        inputs = preprocessor(read(image), False)['inputs']
-        stages = [x[0] for x in backbone._run_stages(inputs.permute(0, 2, 3, 1))]  # [H, W, C]
+        images_last = model.read(image).permute(0, 2, 3, 1)
+        stages = [x[0] for x in model.backbone._run_stages(images_last)]  # [H, W, C]
         yield Features(
             image,
             [x.mean((0, 1)).float().cpu().numpy() for x in stages],

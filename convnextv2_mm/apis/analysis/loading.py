@@ -32,7 +32,7 @@ class NamedBackbone(NamedTuple):
     """
 
     name: str
-    config: str
+    config: str | Path | Config
     checkpoint: str
     backbone: ConvNeXtV2
     read: Callable[[str], Tensor]
@@ -81,7 +81,7 @@ def load_fcmae(
 
 
 def load_backbones(
-    pairs: Sequence[tuple[str, str]],
+    pairs: Sequence[tuple[str | Path | Config, str]],
     names: Sequence[str] | None = None,
     layers: Sequence[str] | None = None,
     device: str = 'cpu',
