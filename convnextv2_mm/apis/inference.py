@@ -25,7 +25,7 @@ from ..engine.config.datasets import find_datasets
 from ..engine.config.reading import check_model, read_config
 from ..engine.config.saved import read_saved_config
 from ..models import FCMAE, ConvNeXtV2
-from ..utils.image_files import IMAGE_SUFFIXES
+from ..utils.image_files import images_below, shorten
 
 ANNOTATION_STEPS = ('LoadAnnotations', 'LoadPanopticAnnotations')
 LOADERS = ('LoadImageFromFile', 'LoadEncodedJPEG')
@@ -191,15 +191,12 @@ def find_images(paths: Sequence[str], number: int | None = None) -> list[str]:
         raise ValueError(f'--num-images {number} is not allowed: 1 is least')
     found = []
     for path in map(Path, paths):
-        inside = [str(path)]
         if path.is_dir():
-            files = sorted(path.rglob('*'))
-            inside = [str(file) for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
-        elif not path.is_file():
+            found += map(str, images_below(path))
+        elif path.is_file():
+            found.append(str(path))
+        else:
             raise FileNotFoundError(f'image {path} does not exist')
-        if not inside:
-            raise FileNotFoundError(f'folder {path} holds no image: {", ".join(IMAGE_SUFFIXES)}')
-        found += inside
     if number is not None and number < len(found):
         found = sorted(random.Random(0).sample(found, number))
     return found
@@ -244,12 +241,15 @@ def image_reader(config: Config) -> Callable[[str | np.ndarray], dict]:
 
 
 def fit_to_patches(image: torch.Tensor, side: int) -> torch.Tensor:
-    """Resize an image ``(C, H, W)`` to the nearest size of 2 to ``MOST_PATCHES`` patches a side."""
+    """Resize an image ``(C, H, W)`` without whole patches to the nearest size that has them.
+
+    That has 2 to ``MOST_PATCHES`` of them on a side.
+    """
     size = image.shape[-2:]
+    if not any(length % side for length in size):
+        return image
     scale = min(1.0, MOST_PATCHES * side / max(size))
     fitting = [max(2, round(scale * length / side)) * side for length in size]
-    if list(size) == fitting:
-        return image
     resized = F.interpolate(image[None].float(), fitting, mode='bicubic', antialias=True)[0]
     return resized.round().clamp(0, 255).to(image.dtype)
 
@@ -294,8 +294,3 @@ def saved_meta(checkpoint: str) -> dict:
     for key in ('meta', 'dataset_meta'):
         node = node.get(key) if isinstance(node, dict) else None
     return node if isinstance(node, dict) else {}
-
-
-def shorten(names: Sequence[str]) -> str:
-    """The number of classes, and the first of their names."""
-    return f'{len(names)} classes ({", ".join(names[:3])}{", ..." * (len(names) > 3)})'

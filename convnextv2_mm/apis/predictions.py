@@ -239,7 +239,8 @@ def stored_values(config: Config, num_classes: int) -> list[int]:
     known = list(kind.METAINFO.get('classes') or ())
     chosen = (dataset.get('metainfo') or {}).get('classes') or known
     labels = list(range(num_classes))
-    if known and list(chosen) != known:
+    # Another number of classes is that of a checkpoint that was trained on other data.
+    if known and list(chosen) != known and len(chosen) == num_classes:
         labels = [known.index(name) for name in chosen]
     values = [label + bool(shift) for label in labels]
     mapping = {

@@ -15,7 +15,7 @@ from convnextv2_mm.apis.browse import browse_dataset
 from convnextv2_mm.apis.conversion import convert
 from convnextv2_mm.apis.dataset_check import check_dataset
 from convnextv2_mm.apis.flops import count_flops
-from convnextv2_mm.apis.inference import load_model, predict
+from convnextv2_mm.apis.inference import fit_to_patches, load_model, predict
 from convnextv2_mm.apis.test import test as evaluate
 from convnextv2_mm.apis.train import train
 from convnextv2_mm.datasets.shapes.drawing import write_shapes
@@ -83,6 +83,26 @@ def test_fcmae_takes_any_photograph(config, tmp_path, size):
     assert max(height, width) <= 1024
     for length, whole in zip(size, (height, width), strict=True):
         assert abs(length * min(1, 1024 / max(size)) - whole) <= 16 or whole == 64
+
+
+def test_whole_patches_stay_as_they_are():
+    image = torch.randint(256, (3, 64, 2048), dtype=torch.uint8)  # more than photographs get
+    assert fit_to_patches(image, 32) is image
+
+
+def test_means_beside_the_model_normalise_as_in_a_run(tmp_path):
+    """MMPreTrain's own configs have them there, and its runner moves them."""
+    config = parse_config(
+        'convnextv2_mm::classification/convnextv2-t_8xb128-accum4-300e_in1k-224px.py'
+    )
+    config.data_preprocessor = config.model.pop('data_preprocessor')
+    config.model.backbone.arch = dict(depths=[1, 1, 1, 1], channels=[8, 8, 8, 8])
+    config.model.head.in_channels = 8
+    weights = MODELS.build(read_config(config).model).state_dict()
+    torch.save(dict(state_dict=weights), tmp_path / 'random.pth')
+    model = load_model(config, str(tmp_path / 'random.pth'))
+    mean = model.data_preprocessor.mean.flatten().tolist()
+    assert mean == pytest.approx(config.data_preprocessor.mean)
 
 
 @pytest.mark.parametrize(

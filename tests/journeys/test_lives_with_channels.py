@@ -64,6 +64,8 @@ def test_any_number_of_channels(task, tmp_path):
     checkpoint = work_dir / 'epoch_1.pth'
     Command('test', config, checkpoint, '--work-dir', tmp_path / 'test', folder=tmp_path).end()
     Command('infer', config, checkpoint, tmp_path / 'photos', '--out', out, folder=tmp_path).end()
+    arguments = [checkpoint, out / 'backbone.pth', '--task', 'backbone', '--to', 'timm']
+    Command('convert_checkpoint', *arguments, folder=tmp_path).end()
     pictures = [cv2.imread(str(out / f'{i}.png')) for i in range(NUMBER)]
     assert all(picture.std() > 10 for picture in pictures)  # something is to be seen
     sheet = ['--mode', 'concat', '--number', 2, '--sheet', tmp_path / 'sheet.png']

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from command_line import Command
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -64,6 +65,11 @@ def live(home: Path, task: str, *arguments: object, metric: str) -> tuple[Path, 
     predict = Command('infer', config, checkpoint, home / 'photos', '--out', out, folder=home)
     predict.end()
     assert len(list(out.glob('*.png'))) >= NUMBER
+    arguments = [checkpoint, out / 'backbone.pth', '--task', 'backbone', '--to', 'mmpretrain']
+    Command('convert_checkpoint', *arguments, folder=home).end()
+    trained = torch.load(checkpoint, weights_only=False)['state_dict']
+    for name, tensor in torch.load(out / 'backbone.pth')['state_dict'].items():
+        assert torch.equal(tensor, trained[name]), name
     return work_dir, out
 
 

@@ -17,12 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from ...errors import BadData
 from ...utils.atomic import atomic_write
-from ...utils.image_files import IMAGE_SUFFIXES
+from ...utils.image_files import images_below, shorten
 
 IGNORED = 255
 SAMPLE = 200  # images that are measured
@@ -169,6 +168,9 @@ def look_at_coco(own: Mapping, lists: Path) -> OwnData:
     ]
     if missing := [name for name in classes if not counts[name]]:
         notes.append(f'no object to train on: {shorten(missing)}')
+    masks = _segmentations(content)
+    if without := sum(not mask for mask in masks):
+        notes.append(f'boxes only: {without} of {len(masks)} objects have no mask')
     return OwnData(
         num_train=len(train_images),
         num_val=len(val_images),
@@ -176,7 +178,7 @@ def look_at_coco(own: Mapping, lists: Path) -> OwnData:
             img=str(folder),
             ann_file=str(train_file),
             # Run lengths cannot stay polygons: mmdet would drop their objects.
-            poly2mask=any(isinstance(mask, Mapping) for mask in _segmentations(content)),
+            poly2mask=any(isinstance(mask, Mapping) for mask in masks),
         ),
         val=dict(img=str(val_folder), ann_file=str(val_file)),
         sample=choose_sample(folder, [image['file_name'] for image in train_images]),
@@ -189,6 +191,10 @@ def look_at_coco(own: Mapping, lists: Path) -> OwnData:
 def look_at_label_maps(own: Mapping, lists: Path) -> OwnData:
     """Images with a label map each."""
     images, masks = _folder(own, 'images'), _folder(own, 'masks')
+    if images.resolve() == masks.resolve():
+        raise ValueError(
+            f'own.masks {masks} is own.images too: label maps would be taken for images'
+        )
     pairs = pair(images, masks)
     parts = _train_and_val(images)
     if parts:
@@ -261,7 +267,6 @@ def find_labels(files: Sequence[Path]) -> list[int]:
     Raises:
         BadData: If one cannot be read or is a picture in colours.
     """
-    cv2.setNumThreads(0)
     found: set[int] = set()
     with ThreadPoolExecutor() as pool:
         for values in pool.map(_values, files):
@@ -376,11 +381,7 @@ def list_images(folder: Path, root: Path | None = None) -> list[str]:
     Raises:
         FileNotFoundError: If there is none.
     """
-    files = (path for path in sorted(folder.rglob('*')) if path.suffix.lower() in IMAGE_SUFFIXES)
-    names = [path.relative_to(root or folder).as_posix() for path in files]
-    if not names:
-        raise FileNotFoundError(f'folder {folder} holds no image: {", ".join(IMAGE_SUFFIXES)}')
-    return names
+    return [path.relative_to(root or folder).as_posix() for path in images_below(folder)]
 
 
 def choose_sample(folder: Path, names: Sequence[str]) -> list[Path]:
@@ -441,12 +442,6 @@ def measure_colours(files: Sequence[Path], channels: int) -> tuple[list[float], 
     return [float(f'{v:.4g}') for v in mean], [float(f'{v:.4g}') for v in std]
 
 
-def shorten(names: Sequence[str]) -> str:
-    """The number of classes, and the first of their names."""
-    count = f'{len(names)} class{"es" * (len(names) != 1)}'
-    return f'{count} ({", ".join(names[:5])}{", ..." * (len(names) > 5)})'
-
-
 def _train_and_val(folder: Path) -> tuple[Path, Path] | None:
     """The folders of both splits, if those are what a folder holds."""
     found = _subfolders(folder)
@@ -455,7 +450,7 @@ def _train_and_val(folder: Path) -> tuple[Path, Path] | None:
 
 
 def _subfolders(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.is_dir())
+    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith('.'))
 
 
 def _class_names(given: str | Sequence[str] | None) -> tuple[str, ...] | None:

@@ -272,8 +272,8 @@ def _fill_schedule(
         f'{epochs} epochs of {steps} steps with {batch} images: {total} steps, of which '
         f'{warmup} warm up; lr {config.optim_wrapper.optimizer.lr}'
     )
-    notes.append(f'validates and saves each {interval} epochs' if interval > 1 else '')
-    notes[:] = filter(None, notes)
+    if interval > 1:
+        notes.append(f'validates and saves each {interval} epochs')
 
 
 def fill(node: Any, values: Mapping[str, Any]) -> None:

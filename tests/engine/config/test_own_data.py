@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, PARAM_SCHEDULERS
 from pycocotools import mask as coco_mask
@@ -212,6 +213,41 @@ def test_the_kind_of_annotations_chooses_the_detector(tmp_path):
     assert config.model.roi_head.mask_head is None
 
 
+def test_hidden_files_are_no_images_and_hidden_folders_no_classes(tmp_path):
+    own = write_all(tmp_path)
+    write(tmp_path / 'classes/.ipynb_checkpoints/1.jpg')
+    (tmp_path / 'photos/._1.png').write_bytes(b'what macOS leaves')
+    assert filled('classify', tmp_path, **own['classify']).model.head.num_classes == 2
+    config = filled('pretrain', tmp_path, **own['pretrain'])
+    lists = [config[f'{part}_dataloader'].dataset.ann_file for part in ('train', 'val')]
+    assert '._1.png' not in ''.join(Path(file).read_text() for file in lists)
+
+
+def test_objects_without_masks_are_told(tmp_path, capsys):
+    content = write_coco(tmp_path)
+    for entry in content['annotations'][:2]:
+        entry['segmentation'] = []
+    (tmp_path / 'train.json').write_text(json.dumps(content))
+    own = dict(images=str(tmp_path / 'images'), train=str(tmp_path / 'train.json'))
+    own['val'] = own['train']
+    assert filled('detect', tmp_path, **own).model.type == 'FasterRCNN'
+    assert 'boxes only: 2 of 10 objects have no mask' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_with_a_gpu_the_recipe_is_that_of_a_gpu(task, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    config = filled(task, tmp_path, **{**write_all(tmp_path)[task], 'init': None})
+    assert config.model.backbone.arch == 'tiny'
+    assert (config.optim_wrapper.type, config.optim_wrapper.dtype) == (
+        'AmpOptimWrapper',
+        'bfloat16',
+    )
+    init = config.model.backbone.get('init_cfg')
+    published = 'convnextv2://tiny_fcmae_ft_in22k_in1k'
+    assert (init is None) if task == 'pretrain' else init.checkpoint == published
+
+
 def test_ids_that_are_text_are_read_as_the_data_set_reads_them(tmp_path):
     content = write_coco(tmp_path)
     for entry in content['annotations']:
@@ -260,6 +296,7 @@ BAD = {
     'no mask': ('segment', {}, 'mask', 'have no label map'),
     'one image in a step': ('segment', dict(batch=1), '', '1 in a step, are not enough'),
     'one label': ('segment', {}, 'labels', 'hold only the values 0: at least 2 classes'),
+    'one folder for both': ('segment', {}, 'folder', 'label maps would be taken for images'),
     'colours': ('segment', {}, 'colours', 'is no label map'),
 }
 
@@ -300,6 +337,8 @@ def spoil(folder: Path, how: str) -> None:
 def test_data_that_cannot_be_used_is_named_before_training(case, tmp_path):
     task, changes, how, message = BAD[case]
     own = write_all(tmp_path)[task] | changes
+    if how == 'folder':
+        own['masks'] = own['images']
     spoil(tmp_path, how)
     with pytest.raises((ValueError, FileNotFoundError), match=message) as raised:
         filled(task, tmp_path, **own)
