@@ -1,6 +1,7 @@
 # A classifier for images in the folders of their classes: docs/own_data.md.
 _base_ = [
     '../_base_/models/classifier.py',
+    '../_base_/datasets/own.py',
     '../_base_/schedules/own.py',
     'mmpretrain::_base_/default_runtime.py',
 ]
@@ -9,15 +10,7 @@ own = dict(
     task='classify',
     images=None,  # folder of the classes' folders, or of train and val with those
     val=None,  # folder of the classes' folders; by default a part of `images`
-    val_fraction=0.2,
     classes=None,  # names of the folders in the order of their labels; by default alphabetical
-    channels=None,  # by default those of the first .npy or .tif, else 3
-    size=None,
-    epochs=None,
-    batch=None,
-    arch=None,
-    init=None,  # file, convnextv2://NAME, or 'none'; by default the published weights
-    seed=0,
 )
 
 model = dict(
@@ -26,9 +19,8 @@ model = dict(
     head=dict(in_channels=None, num_classes=None),
 )
 
-load = dict(type='convnextv2_mm.LoadImageFromFile', channels=None)
 train_pipeline = [
-    load,
+    _base_.load,
     dict(
         type='convnextv2_mm.RandomResizedCrop',
         scale=None,
@@ -40,7 +32,7 @@ train_pipeline = [
     dict(type='PackInputs'),
 ]
 test_pipeline = [
-    load,
+    _base_.load,
     dict(type='ResizeEdge', scale=None, edge='short', backend='pillow', interpolation='bicubic'),
     dict(type='CenterCrop', crop_size=None),
     dict(type='PackInputs'),
@@ -48,23 +40,13 @@ test_pipeline = [
 dataset = dict(
     type='convnextv2_mm.CustomDataset',
     data_prefix=None,
-    ann_file=None,
     metainfo=dict(classes=None),
 )
 train_dataloader = dict(
-    batch_size=None,
-    num_workers=None,
-    persistent_workers=True,
-    drop_last=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
     collate_fn=dict(type='default_collate'),
-    dataset=dict(skip_bad_data=True, pipeline=train_pipeline, **dataset),
+    dataset=dict(pipeline=train_pipeline, **dataset),
 )
 val_dataloader = dict(
-    batch_size=None,
-    num_workers=None,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     collate_fn=dict(type='default_collate'),
     dataset=dict(pipeline=test_pipeline, **dataset),
 )

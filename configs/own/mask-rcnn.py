@@ -1,6 +1,7 @@
 # Mask R-CNN for images with annotations in COCO's format: docs/own_data.md.
 _base_ = [
     '../_base_/models/mask-rcnn_fpn.py',
+    '../_base_/datasets/own.py',
     '../_base_/schedules/own.py',
     'mmdet::_base_/default_runtime.py',
 ]
@@ -11,15 +12,7 @@ own = dict(
     train=None,  # json file
     val=None,  # json file; by default a part of `train`
     val_images=None,  # their folder, if it is another one
-    val_fraction=0.2,
     classes=None,  # names of the categories to learn; by default all
-    channels=None,  # by default those of the first .npy or .tif, else 3
-    size=None,
-    epochs=None,
-    batch=None,
-    arch=None,
-    init=None,  # file, convnextv2://NAME, or 'none'; by default the published weights
-    seed=0,
 )
 
 model = dict(
@@ -37,10 +30,7 @@ model = dict(
     train_cfg=dict(rpn_proposal=dict(max_per_img=500), rcnn=dict(sampler=dict(num=128))),
 )
 
-load = dict(type='convnextv2_mm.LoadImageFromFile', channels=None)
-train_pipeline = [
-    load,
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=None),
+augmentation = [
     dict(type='RandomResize', scale=None, ratio_range=(0.5, 1.5), keep_ratio=True),
     dict(
         type='RandomCrop',
@@ -53,8 +43,13 @@ train_pipeline = [
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
+train_pipeline = [
+    _base_.load,
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True, poly2mask=None),
+    *augmentation,
+]
 test_pipeline = [
-    load,
+    _base_.load,
     dict(type='Resize', scale=None, keep_ratio=True),
     dict(
         type='PackDetInputs',
@@ -64,22 +59,13 @@ test_pipeline = [
 dataset = dict(
     type='convnextv2_mm.CocoDataset',
     data_prefix=dict(img=None),
-    ann_file=None,
     metainfo=dict(classes=None),
 )
 train_dataloader = dict(
-    batch_size=None,
-    num_workers=None,
-    persistent_workers=True,
-    drop_last=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(skip_bad_data=True, pipeline=train_pipeline, **dataset),
+    dataset=dict(pipeline=train_pipeline, **dataset),
 )
 val_dataloader = dict(
     batch_size=1,
-    num_workers=None,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(test_mode=True, pipeline=test_pipeline, **dataset),
 )
 test_dataloader = val_dataloader

@@ -1,6 +1,7 @@
 # UPerNet for images with label maps: docs/own_data.md.
 _base_ = [
     '../_base_/models/upernet.py',
+    '../_base_/datasets/own.py',
     '../_base_/schedules/own.py',
     'mmseg::_base_/default_runtime.py',
 ]
@@ -9,15 +10,7 @@ own = dict(
     task='segment',
     images=None,  # folder, or one with the folders train and val
     masks=None,  # folder with a label map for each image, under the same name
-    val_fraction=0.2,
     classes=None,  # names, or a text file with one in each line; by default the labels' numbers
-    channels=None,  # by default those of the first .npy or .tif, else 3
-    size=None,
-    epochs=None,
-    batch=None,
-    arch=None,
-    init=None,  # file, convnextv2://NAME, or 'none'; by default the published weights
-    seed=0,
 )
 
 model = dict(
@@ -50,22 +43,13 @@ test_pipeline = [
 dataset = dict(
     type='convnextv2_mm.BaseSegDataset',
     data_prefix=dict(img_path=None, seg_map_path=None),
-    ann_file=None,
     metainfo=dict(classes=None),
 )
 train_dataloader = dict(
-    batch_size=None,
-    num_workers=None,
-    persistent_workers=True,
-    drop_last=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(skip_bad_data=True, pipeline=train_pipeline, **dataset),
+    dataset=dict(pipeline=train_pipeline, **dataset),
 )
 val_dataloader = dict(
     batch_size=1,
-    num_workers=None,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(pipeline=test_pipeline, **dataset),
 )
 test_dataloader = val_dataloader
