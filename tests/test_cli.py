@@ -55,6 +55,10 @@ def test_trains_one_of_our_configs_from_any_folder(tmp_path):
     ended = command('train', config, '--cfg-options', *options, folder=tmp_path)
     assert ended.returncode == 0, ended.stderr[-3000:]
     assert (tmp_path / 'work_dirs/fcmae_convnextv2-a_shapes/epoch_1.pth').is_file()
+    saved = 'work_dirs/fcmae_convnextv2-a_shapes/fcmae_convnextv2-a_shapes.py'
+    looked = command('browse', saved, '--number', '1', '--out', 'pictures', folder=tmp_path)
+    assert looked.returncode == 0, looked.stderr[-3000:]
+    assert 'OneDL' not in ended.stdout + looked.stdout  # what OpenMMLab prints on import
 
 
 def test_commands_are_listed(monkeypatch, capsys):

@@ -11,6 +11,7 @@ own = dict(
     images=None,  # folder
     val=None,  # folder; by default a part of `images`
     val_fraction=0.05,
+    masks=None,  # folder of maps, or a function: which patches are masked first; by default none
     init='none',  # or continue from a checkpoint of FCMAE, with its decoder if it has one
 )
 
@@ -18,8 +19,11 @@ model = dict(
     backbone=dict(arch=None, in_channels=None), neck=dict(in_channels=None, out_channels=None)
 )
 
+load_mask_map = dict(type='convnextv2_mm.LoadMaskMap', images=None, masks=None, suffix=None)
+mask_patches = dict(type='convnextv2_mm.MaskPatches', function=None)
 train_pipeline = [
     _base_.load,
+    load_mask_map,
     dict(
         type='convnextv2_mm.RandomResizedCrop',
         scale=None,
@@ -27,12 +31,15 @@ train_pipeline = [
         interpolation='bicubic',
     ),
     dict(type='RandomFlip', prob=0.5),
+    mask_patches,
     dict(type='PackInputs'),
 ]
 test_pipeline = [
     _base_.load,
     dict(type='ResizeEdge', scale=None, edge='short', backend='pillow', interpolation='bicubic'),
+    load_mask_map,
     dict(type='CenterCrop', crop_size=None),
+    mask_patches,
     dict(type='PackInputs'),
 ]
 dataset = dict(type='convnextv2_mm.CustomDataset', data_prefix=None, with_label=False)

@@ -17,6 +17,7 @@ from mmengine.structures import BaseDataElement
 
 from ..engine.config.reading import check_data, check_model, read_config
 from ..models import FCMAE
+from ..models.selfsup.fcmae import mask_priority
 from ..ops import PatchLayout
 from ..visualization.channels import SHOWN, read_picture, to_rgb
 from ..visualization.drawing import draw_sample
@@ -110,7 +111,7 @@ class Browser:
         """An image (3, H, W) as the model gets it, with its annotations or its mask."""
         image = to_picture(inputs, self.preprocessor, self.shown)
         if isinstance(self.model, FCMAE):
-            return darken_masked(image, self.model)
+            return darken_masked(image, self.model, sample)
         return draw_sample(image, sample, self.dataset.metainfo, 'gt')
 
 
@@ -145,11 +146,12 @@ def to_picture(
     return image.round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
 
 
-def darken_masked(image: np.ndarray, model: FCMAE) -> np.ndarray:
-    """Darken what a random mask of the model hides of an image (H, W, 3), and rule its patches."""
+def darken_masked(image: np.ndarray, model: FCMAE, sample: BaseDataElement) -> np.ndarray:
+    """Darken what a mask of the model hides of an image (H, W, 3), and rule its patches."""
     p = model.head.patch_size
     grid = (image.shape[0] // p, image.shape[1] // p)
-    hidden = PatchLayout.random(1, grid, model.mask_ratio).mask.view(grid).bool().numpy()
+    layout = PatchLayout.random(1, grid, model.mask_ratio, priority=mask_priority([sample]))
+    hidden = layout.mask.view(grid).bool().numpy()
     image = np.where(hidden.repeat(p, 0).repeat(p, 1)[..., None], image // 5, image)
     image[::p] = image[:, ::p] = 255
     return image

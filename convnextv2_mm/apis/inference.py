@@ -27,7 +27,12 @@ from ..engine.config.saved import read_saved_config
 from ..models import FCMAE, ConvNeXtV2
 from ..utils.image_files import images_below, shorten
 
-ANNOTATION_STEPS = ('LoadAnnotations', 'LoadPanopticAnnotations')
+ANNOTATION_STEPS = (
+    'LoadAnnotations',
+    'LoadPanopticAnnotations',
+    'LoadMaskMap',
+    'MaskPatches',
+)
 LOADERS = ('LoadImageFromFile', 'LoadEncodedJPEG')
 PATCH_SIZE = 32  # pixels
 MOST_PATCHES = 32  # on a side: FCMAE on a whole photograph of 24 megapixels takes 20 GB
@@ -205,7 +210,8 @@ def find_images(paths: Sequence[str], number: int | None = None) -> list[str]:
 def image_reader(config: Config) -> Callable[[str | np.ndarray], dict]:
     """What turns an image, a file or an array, into a batch of one, as for the test of a config.
 
-    For FCMAE, an image that the config leaves at a size without whole patches is resized to the
+    Without what belongs to the images of the data set alone: labels, and maps of FCMAE's masks. For
+    FCMAE, an image that the config leaves at a size without whole patches is resized to the
     nearest that has at least 2 and at most ``MOST_PATCHES`` of them on a side.
 
     Raises:

@@ -12,13 +12,16 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
 from mmengine.utils import track_iter_progress
-from mmpretrain.models import BaseClassifier
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ..checkpoints import read_backbone
 from ..engine.config.reading import check_data, read_config
 from ..models import ConvNeXtV2
+from ..utils.imports import without_onedl
+
+with without_onedl():
+    from mmpretrain.models import BaseClassifier
 
 
 class KNNAccuracy(NamedTuple):

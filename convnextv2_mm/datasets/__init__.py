@@ -15,6 +15,7 @@ with without_onedl():
     from .shapes.datasets import ShapesClsDataset, ShapesDetDataset, ShapesSegDataset
     from .transforms.encoded_jpeg import LoadEncodedJPEG
     from .transforms.loading import LoadAnnotations, LoadImageFromFile
+    from .transforms.patch_mask import LoadMaskMap, MaskPatches
     from .transforms.random_resized_crop import RandomResizedCrop
 
 __all__ = [
@@ -27,6 +28,8 @@ __all__ = [
     'LoadAnnotations',
     'LoadEncodedJPEG',
     'LoadImageFromFile',
+    'LoadMaskMap',
+    'MaskPatches',
     'RandomResizedCrop',
     'ShapesClsDataset',
     'ShapesDetDataset',

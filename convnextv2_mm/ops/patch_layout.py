@@ -131,6 +131,7 @@ class PatchLayout:
         mask_ratio: float,
         device: torch.device | str = 'cpu',
         seeds: Sequence[int] | None = None,
+        priority: Tensor | None = None,
     ) -> PatchLayout:
         """Draw ``int(L · (1 − mask_ratio))`` visible patches for each image, uniformly.
 
@@ -143,9 +144,11 @@ class PatchLayout:
             device: Where the layout is to be.
             seeds: A number for each image, which alone decides what is drawn for it. Without, the
                 global generator of ``device`` decides.
+            priority: ``(N, L)``, patches of a higher one are masked first; those of the same are
+                drawn.
 
         Raises:
-            ValueError: If that number is 0 or L.
+            ValueError: If that number is 0 or L, or ``priority`` has another shape.
         """
         length = grid[0] * grid[1]
         num_visible = int(length * (1 - mask_ratio))
@@ -159,7 +162,16 @@ class PatchLayout:
             noise = torch.rand(batch_size, length, device=device)
         else:
             noise = _noise(seeds, length, torch.device(device))
-        return cls(noise.argsort(1)[:, :num_visible].sort(1).values, grid)
+        order = noise.argsort(1)
+        if priority is not None:
+            if priority.shape != noise.shape:
+                raise ValueError(
+                    f'priority of shape {tuple(priority.shape)} does not fit: it must be '
+                    f'{tuple(noise.shape)} for {batch_size} images of {grid[0]}x{grid[1]} patches'
+                )
+            ranks = priority.to(device).gather(1, order).argsort(stable=True, dim=1)
+            order = order.gather(1, ranks)
+        return cls(order[:, :num_visible].sort(1).values, grid)
 
     @property
     def num_patches(self) -> int:

@@ -85,7 +85,8 @@ def test_classify(home):
 
 
 def test_pretrain_then_detect(home):
-    work_dir, _ = live(home, 'pretrain', home / 'photos', metric='fcmae/loss')
+    photos = [home / 'photos', '--masks', home / 'masks']
+    work_dir, _ = live(home, 'pretrain', *photos, metric='fcmae/loss')
     files = ['--train', home / 'instances.json', '--images', home / 'photos']
     files += ['--cfg-options', 'model.test_cfg.rcnn.score_thr=0.0']
     init = ['--init', work_dir / 'epoch_2.pth']

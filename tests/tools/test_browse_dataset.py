@@ -9,6 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.runner import set_random_seed
+from mmengine.structures import BaseDataElement
 from run_tool import run_tool
 
 from convnextv2_mm.apis import browse
@@ -143,17 +144,20 @@ def test_mixed_images_have_both_names(configs, shapes, monkeypatch):
     assert ((scores > 0).sum(1) == 2).any()
 
 
-def test_mask_hides_the_share_that_the_model_masks(configs, shapes):
+def test_the_mask_of_the_model_is_shown(configs, shapes):
     config = read(configs['pretrain'], shapes)
     config.model.mask_ratio = 0.75
     browser = browse.Browser(config, 'transformed')
     image = np.full((128, 160, 3), 200, np.uint8)
-    picture = browse.darken_masked(image, browser.model)
+    priority = torch.arange(20.0).view(4, 5)  # as a map gives it: the last 15 are masked
+    picture = browse.darken_masked(image, browser.model, BaseDataElement(mask=priority))
     patches = picture.reshape(4, 32, 5, 32, 3)[:, 1:, :, 1:].swapaxes(1, 2)  # without the ruling
     hidden = (patches == 40).all(axis=(2, 3, 4))
     visible = (patches == 200).all(axis=(2, 3, 4))
-    assert hidden.sum() == 15
-    assert visible.sum() == 5
+    assert (hidden == (priority.numpy() >= 5)).all()
+    assert (visible == (priority.numpy() < 5)).all()
+    picture = browse.darken_masked(image, browser.model, BaseDataElement())
+    assert (picture == 40).all(2).sum() == 15 * 31 * 31
     assert (image == 200).all()
 
 

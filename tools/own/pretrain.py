@@ -15,6 +15,10 @@ def main() -> None:
     parser.add_argument(
         '--val', help='folder of images to validate on; by default a part of the others'
     )
+    parser.add_argument(
+        '--masks',
+        help='folder with a map of each image, or MODULE.FUNCTION: where patches are masked first',
+    )
     add_own_arguments(parser)
     run_own('pretrain', vars(parser.parse_args()))
 

@@ -27,6 +27,7 @@ class RandomResizedCrop(mmpretrain_transforms.RandomResizedCrop):
     in the mean.
 
     Takes ``img``, uint8 or float32 of shape (H, W, C) or (H, W), and gives it with a channel axis.
+    A float32 map ``gt_seg_map`` (H, W) is cropped and resized with it.
 
     Args:
         scale: Size of the result in pixels, (height, width) or the side of a square.
@@ -60,10 +61,16 @@ class RandomResizedCrop(mmpretrain_transforms.RandomResizedCrop):
         """Crop and resize ``img``."""
         image = np.atleast_3d(results['img'])
         top, left, height, width = self.rand_crop_params(image)
-        # PyTorch takes no negative strides, which a flip and a change of channel order leave.
-        box = np.ascontiguousarray(image[top : top + height, left : left + width])
-        planes = torch.from_numpy(box).permute(2, 0, 1)[None]  # [1, C, H, W]
-        resized = interpolate(planes, tuple(self.scale), mode=self.interpolation, antialias=True)
-        results['img'] = resized[0].permute(1, 2, 0).numpy()
+        box = slice(top, top + height), slice(left, left + width)
+        results['img'] = self._resize(image[box], self.interpolation)
+        if 'gt_seg_map' in results:
+            results['gt_seg_map'] = self._resize(results['gt_seg_map'][box][..., None])[..., 0]
         results['img_shape'] = tuple(self.scale)
         return results
+
+    def _resize(self, image: np.ndarray, interpolation: str = 'bilinear') -> np.ndarray:
+        """Resize ``(H, W, C)`` to ``scale``."""
+        # PyTorch takes no negative strides, which a flip and a change of channel order leave.
+        planes = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None]
+        resized = interpolate(planes, tuple(self.scale), mode=interpolation, antialias=True)
+        return resized[0].permute(1, 2, 0).numpy()

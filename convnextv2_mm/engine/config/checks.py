@@ -41,7 +41,8 @@ _DECODERS = {
     'convnextv2_mm.UNetDecoder',
     'convnextv2_mm.TransformerDecoder',
 }
-_LOADERS = ('LoadImageFromFile', 'LoadEncodedJPEG')
+# Steps that need an image's file, or its content.
+_OF_THE_IMAGE = ('LoadImageFromFile', 'LoadEncodedJPEG', 'LoadMaskMap', 'MaskPatches')
 # Schedules that are on their way until their end, and those of them that a run is to end with.
 _UNTIL_THEIR_END = ('Linear', 'Constant', 'CosineAnnealing', 'Poly')
 _TO_THE_END_OF_THE_RUN = ('CosineAnnealing', 'Poly')
@@ -385,7 +386,7 @@ def _fixed_size(config: Config, split: str) -> tuple[int, int] | None:
 
 def _size_after(pipeline: Sequence[Any], shape: tuple[int, int, int]) -> tuple[int, int] | None:
     """Height and width of an image of a shape after a pipeline; None if that cannot be told."""
-    steps = [step for step in pipeline if _last_name(step['type']) not in _LOADERS]
+    steps = [step for step in pipeline if _last_name(step['type']) not in _OF_THE_IMAGE]
     data = dict(
         img=np.zeros(shape, np.uint8), img_path='', img_shape=shape[:2], ori_shape=shape[:2]
     )

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine.registry import FUNCTIONS
 
 from ...errors import BadData
 from ...utils.atomic import atomic_write
@@ -65,14 +66,36 @@ def look_at_images(own: Mapping, lists: Path) -> OwnData:
         val_folder = folder
         train, val = split(names, own, folder)
         origin = _split_origin(own)
+    notes = [f'{len(train)} images to train on, {len(val)} to validate on, {origin}']
+    if own['masks']:
+        notes.append(f'patches with the highest values of {own["masks"]} are masked first')
     return OwnData(
         num_train=len(train),
         num_val=len(val),
-        train=data | _write(lists / 'train.txt', '\n'.join(train)),
-        val=dict(data_prefix=str(val_folder)) | _write(lists / 'val.txt', '\n'.join(val)),
+        train=data | _mask_maps(own, folder) | _write(lists / 'train.txt', '\n'.join(train)),
+        val=dict(data_prefix=str(val_folder))
+        | _mask_maps(own, val_folder)
+        | _write(lists / 'val.txt', '\n'.join(val)),
         sample=choose_sample(folder, train),
-        notes=[f'{len(train)} images to train on, {len(val)} to validate on, {origin}'],
+        notes=notes,
     )
+
+
+def _mask_maps(own: Mapping, images: Path) -> dict[str, str]:
+    """Arguments of what loads the maps of ``own.masks``; none where that is a function."""
+    if not own['masks']:
+        return {}
+    masks = Path(own['masks'])
+    if not masks.is_dir():
+        is_name = all(part.isidentifier() for part in own['masks'].split('.'))
+        if is_name and FUNCTIONS.get(own['masks']):
+            return {}
+        raise FileNotFoundError(f'own.masks {masks} is neither a folder nor a function MODULE.NAME')
+    pairs = pair(images, masks)
+    suffixes = {path[len(str(Path(name).with_suffix(''))) :] for name, path in pairs.items()}
+    if len(suffixes) > 1:
+        raise ValueError(f'{masks} has maps that end in {" and ".join(sorted(suffixes))}')
+    return dict(images=str(images), masks=str(masks), suffix=suffixes.pop())
 
 
 def look_at_class_folders(own: Mapping, lists: Path) -> OwnData:

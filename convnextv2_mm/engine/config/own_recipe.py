@@ -89,6 +89,8 @@ def fill_in(config: Config) -> None:
             f'{own.train} has objects without masks: own/faster-rcnn.py is the recipe for boxes'
         )
     notes = data.notes
+    if own.task == 'pretrain':
+        _choose_mask_steps(config, own, data)
     _fill_channels(config, own, data, notes)
     _fill_sizes(config, own, task, data, notes)
     _fill_model(config, own, notes)
@@ -113,6 +115,21 @@ _KNOWN = frozenset(
     'task images masks train val val_images val_fraction classes channels size epochs batch arch '
     'init seed'.split()
 )
+
+
+def _choose_mask_steps(config: Config, own: ConfigDict, data: OwnData) -> None:
+    """Leave out the steps for maps that are not needed."""
+    has_maps = 'masks' in data.train
+    needed = dict(LoadMaskMap=has_maps, MaskPatches=bool(own.masks))
+    for split in ('train', 'val', 'test'):
+        pipeline = config[f'{split}_dataloader'].dataset.pipeline
+        pipeline[:] = [s for s in pipeline if needed.get(s.type.split('.')[-1], True)]
+        for step in pipeline:
+            if step.type == 'convnextv2_mm.MaskPatches':
+                if has_maps:
+                    del step.function
+                else:
+                    step.function = own.masks
 
 
 def _fill_channels(config: Config, own: ConfigDict, data: OwnData, notes: list[str]) -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import nn
 
 from ...checkpoints import read_backbone, read_state_dict
 from ...models import ConvNeXtV2
+from ...utils.imports import without_onedl
 from .coco import check_mask_transforms, swap_coco_metric
 from .datasets import find_datasets
 from .keys import check_options, name_unexpected_argument, prefix_errors
@@ -27,6 +29,8 @@ from .own_recipe import fill_in
 from .suggestions import suggest_config
 
 RUN_WHEN_READ = ('.pkl', '.pickle', '.yaml', '.yml')  # by MMEngine
+
+LIBRARIES = ('mmdet', 'mmpretrain', 'mmseg')
 
 
 def read_config(
@@ -70,6 +74,9 @@ def read_config(
         wrapper.pop('dtype', None)
         wrapper.pop('loss_scale', None)
     init_default_scope(config.default_scope)
+    if config.default_scope in LIBRARIES:
+        with without_onedl():  # the registries would import it, and let it print
+            import_module(f'{config.default_scope}.datasets')
     swap_coco_metric(config)
     return config
 

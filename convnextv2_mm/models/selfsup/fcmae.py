@@ -72,25 +72,29 @@ class FCMAE(BaseModel):
         Args:
             inputs: Normalised images ``(N, 3, H, W)``, H and W multiples of 32.
             data_samples: The mask of an image is drawn from the ``seed`` of its sample, if samples
-                have one: :mod:`convnextv2_mm.engine.runner.loops` gives it to them.
+                have one: :mod:`convnextv2_mm.engine.runner.loops` gives it to them. Their ``mask``,
+                (rows, columns) of patches, says which are masked first: see
+                :class:`~convnextv2_mm.datasets.MaskPatches`.
             mask: ``(N, L)``, 1 is masked; drawn at random when None.
 
         Returns:
             ``dict(loss=...)``, the mean over the images.
         """
         seeds = [sample.seed for sample in data_samples or [] if 'seed' in sample]
-        prediction, mask = self._autoencode(inputs, mask, seeds or None)
+        priority = mask_priority(data_samples or [])
+        prediction, mask = self._autoencode(inputs, mask, seeds or None, priority)
         return dict(loss=self.head(prediction, inputs, mask).mean())
 
     def predict(self, inputs: Tensor, data_samples: list[BaseDataElement]) -> list[BaseDataElement]:
-        """Reconstruct each image under a mask that depends on its file name only.
+        """Reconstruct each image under a mask that depends on its file name only, or its ``mask``.
 
         Adds to each sample ``reconstruction_loss``, and ``masked``, ``reconstructed`` and
         ``original``: images ``(3, H, W)`` in the units of ``inputs``.
         """
         names = [s.get('img_path', '').replace('\\', '/').split('/')[-1] for s in data_samples]
         seeds = [zlib.crc32(name.encode()) for name in names]
-        prediction, mask = self._autoencode(inputs, seeds=seeds)
+        priority = mask_priority(data_samples)
+        prediction, mask = self._autoencode(inputs, seeds=seeds, priority=priority)
         losses = self.head(prediction, inputs, mask)
         masked, reconstructed = self._paint(prediction, inputs, mask)
         for i, sample in enumerate(data_samples):
@@ -116,11 +120,17 @@ class FCMAE(BaseModel):
         return self._paint(prediction, inputs, mask)
 
     def _autoencode(
-        self, inputs: Tensor, mask: Tensor | None = None, seeds: list[int] | None = None
+        self,
+        inputs: Tensor,
+        mask: Tensor | None = None,
+        seeds: list[int] | None = None,
+        priority: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         grid = patch_grid(inputs.shape[-2:], self.head.patch_size)
         if mask is None:
-            layout = PatchLayout.random(len(inputs), grid, self.mask_ratio, inputs.device, seeds)
+            layout = PatchLayout.random(
+                len(inputs), grid, self.mask_ratio, inputs.device, seeds, priority
+            )
         else:
             layout = PatchLayout.from_mask(mask.to(inputs.device), len(inputs), grid)
             if layout.visible.shape[1] == layout.num_patches:
@@ -139,3 +149,9 @@ class FCMAE(BaseModel):
         return unpatchify(masked, grid), unpatchify(
             torch.where(is_masked, predicted, patches), grid
         )
+
+
+def mask_priority(data_samples: list[BaseDataElement]) -> Tensor | None:
+    """``(N, L)``, which patches are masked first; None where samples do not say it."""
+    maps = [sample.mask.flatten() for sample in data_samples if 'mask' in sample]
+    return torch.stack(maps) if maps else None

@@ -213,6 +213,22 @@ def test_the_kind_of_annotations_chooses_the_detector(tmp_path):
     assert config.model.roi_head.mask_head is None
 
 
+def test_maps_of_the_masks(tmp_path):
+    own = write_all(tmp_path)
+    photos, masks = own['pretrain']['images'], own['segment']['masks']
+    steps = ('convnextv2_mm.LoadMaskMap', 'convnextv2_mm.MaskPatches')
+    load = dict(type=steps[0], images=photos, masks=masks, suffix='.png')
+    for given, expected in (
+        (None, []),
+        (masks, [load, dict(type=steps[1])]),
+        ('numpy.mean', [dict(type=steps[1], function='numpy.mean')]),
+    ):
+        config = filled('pretrain', tmp_path, images=photos, masks=given)
+        for part in ('train', 'val', 'test'):
+            pipeline = config[f'{part}_dataloader'].dataset.pipeline
+            assert [step for step in pipeline if step.type in steps] == expected
+
+
 def test_hidden_files_are_no_images_and_hidden_folders_no_classes(tmp_path):
     own = write_all(tmp_path)
     write(tmp_path / 'classes/.ipynb_checkpoints/1.jpg')
@@ -280,6 +296,12 @@ BAD = {
     'an empty class': ('classify', {}, 'empty', 'holds no image'),
     'another class': ('classify', dict(classes=['ant', 'cow']), '', "differ: 'bee' is in one only"),
     'a part too large': ('classify', dict(val_fraction=1.5), '', 'val_fraction 1.5 is not allowed'),
+    'neither maps nor a function': (
+        'pretrain',
+        dict(masks='./maps'),
+        '',
+        'own.masks maps is neither a folder nor a function MODULE.NAME',
+    ),
     'not a multiple': ('pretrain', dict(size=100), '', 'own.size 100 is not allowed'),
     'no epochs': ('segment', dict(epochs=0), '', 'own.epochs 0 is not allowed'),
     'no json': ('detect', {}, 'text', 'is not a json file'),

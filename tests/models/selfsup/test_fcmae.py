@@ -296,3 +296,28 @@ def test_step_does_not_wait_for_the_device(backend):
         optimizer.step()
         with pytest.raises(AssertionError, match='waits for the device'):
             model.loss(images, mask=torch.tensor([[0, 0, 0, 1, 1, 1]]))  # its values are checked
+
+
+def test_patches_of_a_higher_priority_are_masked_first():
+    torch.manual_seed(0)
+    model, images = build(mask_ratio=0.5), torch.randn(3, 3, 64, 96)
+    order = torch.stack([torch.randperm(6).view(2, 3).float() for _ in range(3)])
+    expected = (order.flatten(1) >= 3).float()  # the upper half
+    samples = [BaseDataElement(mask=values) for values in order]
+    assert torch.equal(
+        model.loss(images, samples)['loss'], model.loss(images, mask=expected)['loss']
+    )
+    painted = torch.stack([sample.masked for sample in model.predict(images, samples)])
+    assert torch.equal(painted, model.reconstruct(images, expected)[0])
+    with pytest.raises(ValueError, match=r'priority of shape \(3, 6\) does not fit'):
+        model.loss(images[..., :64], samples)
+
+
+def test_patches_of_the_same_priority_are_drawn():
+    priority = torch.tensor([[1.0, 0, 0, 0, 0, 0, 0, -1]]).expand(500, -1)
+    mask = PatchLayout.random(500, (2, 4), 0.5, seeds=range(500), priority=priority).mask
+    assert mask[:, 0].all() and not mask[:, 7].any()
+    # Three of the six others: 6 standard deviations of a binomial.
+    assert (mask[:, 1:7].mean(0) - 0.5).abs().max() < 6 * (0.25 / 500) ** 0.5
+    again = PatchLayout.random(500, (2, 4), 0.5, seeds=range(500), priority=priority).mask
+    assert torch.equal(mask, again)
