@@ -26,6 +26,7 @@ if 'mmengine.runner.checkpoint' in sys.modules:
     from . import checkpoints  # noqa: F401  # its loader learns convnextv2://
 
 if TYPE_CHECKING:  # for editors and type checkers
+    from .apis.analysis.errors import analyse_errors
     from .apis.analysis.reconstruction import reconstruct
     from .apis.browse import browse_dataset
     from .apis.conversion import convert
@@ -58,6 +59,7 @@ _PUBLIC = {
     'apis.sweep': ['sweep'],
     'apis.flops': ['count_flops'],
     'apis.knn': ['evaluate_knn'],
+    'apis.analysis.errors': ['analyse_errors'],
     'apis.analysis.reconstruction': ['reconstruct'],
     'patches': ['safe_loading'],
 }
@@ -71,6 +73,7 @@ __all__ = [
     'MODEL_ZOO',
     'SparseConvNeXtV2',
     '__version__',
+    'analyse_errors',
     'browse_dataset',
     'check_dataset',
     'convert',

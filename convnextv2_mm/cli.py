@@ -33,6 +33,7 @@ TOOLS = {
     'sweep': 'sweep.py',
     'flops': 'get_flops.py',
     'knn': 'knn.py',
+    'errors': 'analysis_tools/analyse_errors.py',
     'features': 'features.py',
     'reconstruct': 'analysis_tools/reconstruct.py',
     'mask-ratio': 'analysis_tools/mask_ratio.py',
@@ -41,6 +42,7 @@ TOOLS = {
     'class-selectivity': 'analysis_tools/class_selectivity.py',
     'compare-runs': 'analysis_tools/compare_runs.py',
     'layer-decay': 'analysis_tools/print_layer_decay.py',
+    'openmmlab': 'openmmlab.py',
     'shapes': 'dataset_converters/make_shapes.py',
 }
 """Commands, and their scripts in ``tools/``."""

@@ -8,6 +8,7 @@ Importing the package does three things, and nothing to a library that has what 
   loader learns ``convnextv2://NAME`` (:mod:`convnextv2_mm.checkpoints`).
 
 :func:`safe_loading` is for those who ask for it. The functions of :mod:`convnextv2_mm.apis` do.
+:mod:`.loading_pipelines` is for the command that runs MMDetection's tools.
 """
 
 

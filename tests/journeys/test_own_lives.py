@@ -60,17 +60,48 @@ def live(home: Path, task: str, *arguments: object, metric: str) -> tuple[Path, 
     assert printed[start : printed.index('Epoch(train)')].count('\n') < 40  # a screen
     (config,) = work_dir.glob('*.py')
     checkpoint = next(work_dir.glob('best_*.pth'), work_dir / 'epoch_2.pth')
-    tested = Command('test', config, checkpoint, '--work-dir', out, folder=home).end()
+    arguments = [config, checkpoint, '--work-dir', out, '--out', out / 'results.pkl']
+    tested = Command('test', *arguments, folder=home).end()
     assert f'{metric}: ' in tested
     predict = Command('infer', config, checkpoint, home / 'photos', '--out', out, folder=home)
     predict.end()
     assert len(list(out.glob('*.png'))) >= NUMBER
+    arguments = [config, checkpoint, '--out', out / 'errors', '--work-dir', out]
+    Command('analysis_tools/analyse_errors', *arguments, folder=home).end()
+    check_errors(out / 'errors', tested, metric)
     arguments = [checkpoint, out / 'backbone.pth', '--task', 'backbone', '--to', 'mmpretrain']
     Command('convert_checkpoint', *arguments, folder=home).end()
     trained = torch.load(checkpoint, weights_only=False)['state_dict']
     for name, tensor in torch.load(out / 'backbone.pth')['state_dict'].items():
         assert torch.equal(tensor, trained[name]), name
     return work_dir, out
+
+
+def check_errors(folder: Path, tested: str, metric: str) -> None:
+    """Compare what the analysis of errors counted with what the test says."""
+
+    def rows(name):
+        with (folder / name).open(newline='') as file:
+            return list(csv.DictReader(file))
+
+    value = float(tested.split(f'{metric}: ')[1].split()[0])
+    images = rows('images.csv')
+    assert len(list((folder / 'worst').iterdir())) == len(images) > 0
+    if metric == 'fcmae/loss':
+        losses = [float(row['reconstruction_loss']) for row in images]
+        assert losses == sorted(losses, reverse=True)
+        assert sum(losses) / len(losses) == pytest.approx(value, abs=1e-3)
+        return
+    classes = rows('classes.csv')
+    counts = np.array([list(map(int, list(r.values())[1:])) for r in rows('confusion_matrix.csv')])
+    assert (folder / 'confusion_matrix.png').is_file()
+    if metric == 'accuracy/top1':
+        assert 100 * np.trace(counts) / len(images) == pytest.approx(value, abs=1e-3)
+    elif metric == 'mIoU':
+        ious = [float(row['iou']) for row in classes]
+        assert 100 * np.nanmean(ious) == pytest.approx(value, abs=0.01)
+    else:
+        assert [int(row['number']) for row in classes] == counts.sum(1)[:-1].tolist()
 
 
 def test_classify(home):
@@ -91,6 +122,12 @@ def test_pretrain_then_detect(home):
     files += ['--cfg-options', 'model.test_cfg.rcnn.score_thr=0.0']
     init = ['--init', work_dir / 'epoch_2.pth']
     work_dir, out = live(home, 'detect', *files, *init, metric='coco/bbox_mAP')
+    (config,) = work_dir.glob('*.py')
+    for name, *options in (('confusion_matrix',), ('analyze_results', '--topk', '1')):
+        arguments = ['mmdet', name, config, out / 'results.pkl', out / name, *options]
+        Command('openmmlab', *arguments, folder=home).end()
+    assert (out / 'confusion_matrix/confusion_matrix.png').is_file()
+    assert len(list((out / 'analyze_results/bad').iterdir())) == 1
     # What another program reads: pycocotools, with the ids of the user's own file.
     truth = COCO(home / 'instances.json')
     found = truth.loadRes(str(out / 'predictions.json'))
