@@ -42,6 +42,7 @@ TOOLS = {
     'class-selectivity': 'analysis_tools/class_selectivity.py',
     'compare-runs': 'analysis_tools/compare_runs.py',
     'layer-decay': 'analysis_tools/print_layer_decay.py',
+    'doctor': 'doctor.py',
     'openmmlab': 'openmmlab.py',
     'shapes': 'dataset_converters/make_shapes.py',
 }

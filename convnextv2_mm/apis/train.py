@@ -22,6 +22,7 @@ from ..engine.config.checks import (
     check_num_classes,
     check_same_classes,
     check_topk,
+    check_unused_outputs,
     preserve_random_state,
     schedule_warnings,
 )
@@ -36,6 +37,8 @@ from ..engine.runner.resume import (
 )
 from ..engine.runner.short_log import long_messages_to_file
 from ..engine.runner.work_dir import lock_work_dir
+from ..models.layers.block import ConvNeXtV2Block
+from ..ops.choices import backend_choices
 from ..patches import safe_loading
 from ..utils.distributed import init_cpu_process_group
 
@@ -123,6 +126,8 @@ def build_runner(
         config.visualizer.vis_backends.append(dict(type='TensorboardVisBackend'))
 
     model = check_config(config)
+    if launcher != 'none':
+        check_unused_outputs(config)
     choose_checkpoint(config)
     if launcher == 'pytorch' and not torch.cuda.is_available():
         init_cpu_process_group(config)
@@ -133,6 +138,7 @@ def build_runner(
     if launcher == 'none' and isinstance(runner, Runner):
         runner.model = revert_sync_batchnorm(runner.model)  # SyncBN needs a process group
     look_at_data(runner, model)
+    choose_backends(runner, model)
     return runner
 
 
@@ -173,6 +179,17 @@ def choose_checkpoint(config: Config) -> None:
             'and overwrites those of the same names; --resume goes on from them',
             file=sys.stderr,
         )
+
+
+def choose_backends(runner: Runner | FlexibleRunner, model: nn.Module) -> None:
+    """Try Triton before the first step instead of within it, and log what is taken."""
+    blocks = [part for part in model.modules() if isinstance(part, ConvNeXtV2Block)]
+    if not torch.cuda.is_available() or all(block.backend != 'auto' for block in blocks):
+        return
+    runner.logger.info('trying the Triton kernels: half a minute on a new GPU')
+    choices = backend_choices(torch.device('cuda', torch.cuda.current_device()))
+    lines = [f'{operator}: {choice}' for operator, choice in choices.items()]
+    runner.logger.info(f"backend 'auto' is {'; '.join(lines)}")
 
 
 def look_at_data(runner: Runner | FlexibleRunner, model: nn.Module) -> None:

@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Generator, Iterator
 from contextlib import redirect_stdout
+from multiprocessing import get_all_start_methods
 from pathlib import Path
 
 import mmdet.datasets
@@ -92,7 +93,8 @@ def find_in_files(
         num_workers=workers,
         collate_fn=list,
         worker_init_fn=capture_complaints,
-        multiprocessing_context='fork',  # the list of samples is shared, not copied
+        # Where processes can be forked, the list of samples is shared, not copied.
+        multiprocessing_context='fork' if workers and 'fork' in get_all_start_methods() else None,
     )
     task = progress.add_task(title, total=len(samples))
     replaced, max_bad = 0, getattr(dataset, 'max_bad', 1)

@@ -50,11 +50,12 @@ def is_triton_right(operator: Operator, shapes: Shapes, device: torch.device) ->
     Raises:
         torch.OutOfMemoryError: If there is no room to try it: that says nothing about Triton.
     """
-    return _is_triton_right(operator, shapes, device)
+    return why_not_triton(operator, shapes, device) is None
 
 
 @functools.cache  # below: Dynamo looks through a cache and past what is written on it
-def _is_triton_right(operator: Operator, shapes: Shapes, device: torch.device) -> bool:
+def why_not_triton(operator: Operator, shapes: Shapes, device: torch.device) -> str | None:
+    """Why Triton cannot be used, None if it can: see :func:`is_triton_right`."""
     # The first call may come under inference_mode, autocast, another default device, the hooks of
     # activation checkpointing, or while torch.compile traces. All of these belong to a thread.
     with ThreadPoolExecutor(1) as pool:
@@ -62,7 +63,7 @@ def _is_triton_right(operator: Operator, shapes: Shapes, device: torch.device) -
     if reason:
         name = operator.__name__
         warnings.warn(f"{name} uses backend 'torch' on {device}: Triton {reason}", stacklevel=2)
-    return not reason
+    return reason
 
 
 def _why_not(operator: Operator, shapes: Shapes, device: torch.device) -> str | None:

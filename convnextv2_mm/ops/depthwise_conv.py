@@ -68,6 +68,8 @@ def depthwise_conv(
 
 def _torch_conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     x = x.permute(0, 3, 1, 2)  # [N, C, H, W], channels-last in memory
+    # The same, but the gradient comes back with its strides: DDP warns of others.
+    weight = weight.squeeze(1).unsqueeze(1)
     x = F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2, groups=weight.shape[0])
     return x.permute(0, 2, 3, 1)
 

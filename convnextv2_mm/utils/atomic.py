@@ -45,7 +45,10 @@ def atomic_write(destination: Path) -> Iterator[Path]:
 
 def _sync(path: Path) -> None:
     """Wait until a file, or the list of files of a folder, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    is_windows = os.name == 'nt'
+    if is_windows and path.is_dir():
+        return  # cannot be opened there
+    descriptor = os.open(path, os.O_RDWR if is_windows else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

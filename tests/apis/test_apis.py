@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
+from convnextv2_mm.apis import train as train_module
 from convnextv2_mm.apis.analysis.reconstruction import reconstruct
 from convnextv2_mm.apis.browse import browse_dataset
 from convnextv2_mm.apis.conversion import convert
@@ -172,3 +174,14 @@ def load_backbone_weights(folder):
     weights = {f'backbone.{k}': v for k, v in ConvNeXtV2('atto').state_dict().items()}
     torch.save(dict(state_dict=weights), folder / 'ours.pth')
     return str(folder / 'ours.pth')
+
+
+@pytest.mark.parametrize('backend', ['auto', 'torch'])
+def test_kernels_are_tried_before_the_first_step(backend, monkeypatch):
+    lines = []
+    runner = SimpleNamespace(logger=SimpleNamespace(info=lines.append))
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'current_device', lambda: 3)
+    monkeypatch.setattr(train_module, 'backend_choices', lambda device: {'conv': f'on {device}'})
+    train_module.choose_backends(runner, ConvNeXtV2('atto', backend=backend))
+    assert lines[1:] == (["backend 'auto' is conv: on cuda:3"] if backend == 'auto' else [])

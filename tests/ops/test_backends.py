@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from convnextv2_mm.ops import backends
+from convnextv2_mm.ops import backends, choices
 
 OPERATORS = ('depthwise_conv', 'gelu_grn_linear')
 DEVICE = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
@@ -18,9 +18,9 @@ def operator(request, monkeypatch):
     """Module of an operator, which has not made its choice yet and may choose as on CUDA."""
     module = importlib.import_module(f'convnextv2_mm.ops.{request.param}')
     monkeypatch.setattr(module, 'is_for_triton', lambda x: True)
-    backends._is_triton_right.cache_clear()
+    backends.why_not_triton.cache_clear()
     yield module
-    backends._is_triton_right.cache_clear()
+    backends.why_not_triton.cache_clear()
 
 
 def is_triton_right(operator):
@@ -112,7 +112,7 @@ def test_triton_is_chosen_wherever_the_first_call_comes(operator, way, monkeypat
     expected = first_call(operator, 'torch')
     y = way(*first_call(operator))
     assert [str(w.message) for w in recwarn if 'uses backend' in str(w.message)] == []
-    assert backends._is_triton_right.cache_info().currsize == 1
+    assert backends.why_not_triton.cache_info().currsize == 1
     assert is_triton_right(operator)
     tolerance = 2e-2 if way is under_autocast else 1e-2 if DEVICE.type == 'cuda' else 1e-5
     expected = way(*expected) if way is under_autocast else expected[0](*expected[1])
@@ -121,3 +121,15 @@ def test_triton_is_chosen_wherever_the_first_call_comes(operator, way, monkeypat
 
 def test_auto_is_torch_on_a_cpu():
     assert not backends.is_for_triton(torch.randn(2))
+
+
+@pytest.mark.parametrize('reason', [None, 'gives other results'])
+def test_choices_are_told_with_their_reason(reason, monkeypatch):
+    cpu, gpu = torch.device('cpu'), torch.device('cuda', 0)
+    assert set(choices.backend_choices(cpu)) == set(OPERATORS)
+    assert set(choices.backend_choices(cpu).values()) == {'torch, since Triton is for GPUs'}
+    monkeypatch.setattr(backends, '_why_not', lambda *args: reason)
+    backends.why_not_triton.cache_clear()
+    expected = 'torch, since Triton gives other results' if reason else 'triton'
+    assert set(choices.backend_choices(gpu).values()) == {expected}
+    backends.why_not_triton.cache_clear()

@@ -352,6 +352,29 @@ def check_channels(model: nn.Module, config: Config) -> None:
         )
 
 
+def check_unused_outputs(config: Config) -> None:
+    """Check that a run of several processes uses each output of the backbone.
+
+    A neck with ``start_level`` ignores the first ones; the norms of these get no gradient, for
+    which ``DistributedDataParallel`` would wait until it stops in the second step.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    model = config.model
+    neck = model.get('neck') or {}
+    ignored = (neck[0] if isinstance(neck, Sequence) else neck).get('start_level', 0)
+    given = model.get('backbone', {}).get('out_indices')
+    if not ignored or not isinstance(given, Sequence) or config.get('find_unused_parameters'):
+        return
+    raise ValueError(
+        f'model.neck.start_level {ignored} is not allowed in several processes: outputs '
+        f'{list(given[:ignored])} of the backbone have no use; take out_indices='
+        f'{list(given[ignored:])} with in_channels to match and start_level=0, or set '
+        'find_unused_parameters=True'
+    )
+
+
 def _check_decoder(in_channels: int | Sequence[int], channels: Sequence[int]) -> None:
     whole = isinstance(in_channels, Sequence)
     expected = list(channels) if whole else channels[-1]

@@ -38,7 +38,7 @@ def read_config(
 ) -> Config:
     """The config of a run, with its options, fitted to this machine.
 
-    Without a GPU, mixed precision is switched off.
+    Without a GPU, mixed precision is switched off; on one without bfloat16 it is in float16.
 
     Args:
         config: As for :func:`parse_config`; or a config, which is copied and stays as it is.
@@ -67,18 +67,29 @@ def read_config(
     config.work_dir = work_dir or config.get('work_dir') or f'work_dirs/{Path(name).stem}'
     if 'own' in config:
         fill_in(config)
-    wrapper = config.get('optim_wrapper', {})
-    if wrapper.get('type') == 'AmpOptimWrapper' and not torch.cuda.is_available():
-        print('no GPU: training in float32 instead of mixed precision', file=sys.stderr)
-        wrapper.type = 'OptimWrapper'
-        wrapper.pop('dtype', None)
-        wrapper.pop('loss_scale', None)
+    _fit_precision(config.get('optim_wrapper', {}))
     init_default_scope(config.default_scope)
     if config.default_scope in LIBRARIES:
         with without_onedl():  # the registries would import it, and let it print
             import_module(f'{config.default_scope}.datasets')
     swap_coco_metric(config)
     return config
+
+
+def _fit_precision(wrapper: ConfigDict) -> None:
+    """Train in the precision that the device has: CPUs and GPUs before Ampere emulate bfloat16."""
+    if wrapper.get('type') != 'AmpOptimWrapper':
+        return
+    if not torch.cuda.is_available():
+        print('no GPU: training in float32 instead of mixed precision', file=sys.stderr)
+        wrapper.type = 'OptimWrapper'
+        wrapper.pop('dtype', None)
+        wrapper.pop('loss_scale', None)
+    elif wrapper.get('dtype') == 'bfloat16':
+        if not torch.cuda.is_bf16_supported(including_emulation=False):
+            name = torch.cuda.get_device_name()
+            print(f'{name} has no bfloat16: training in float16 instead', file=sys.stderr)
+            wrapper.update(dtype='float16', loss_scale='dynamic')
 
 
 class RunConfig(Config):

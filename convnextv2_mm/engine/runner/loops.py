@@ -131,10 +131,12 @@ def workers_ignore_signals(loader: DataLoader) -> None:
     """Make loader processes ignore the signals that a cluster or Ctrl-C sends to all processes.
 
     The training process needs them until its next step is saved. What that one sends, they obey.
+    To tell these apart takes ``sigwaitinfo``: without it, on macOS and Windows, SIGTERM ends them.
     """
     loader.worker_init_fn = _WorkerStart(loader.worker_init_fn)
-    # A process begins with the signals blocked that are blocked where it is forked.
-    loader._get_iterator = _sigterm_blocked()(loader._get_iterator)
+    if hasattr(signal, 'sigwaitinfo'):
+        # A process begins with the signals blocked that are blocked where it is forked.
+        loader._get_iterator = _sigterm_blocked()(loader._get_iterator)
 
 
 @contextmanager
@@ -156,8 +158,9 @@ class _WorkerStart:
         for name in ('SIGINT', 'SIGHUP', 'SIGUSR1'):
             if hasattr(signal, name):
                 signal.signal(getattr(signal, name), signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_if_the_parent_asks, daemon=True).start()
+        if hasattr(signal, 'sigwaitinfo'):
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            threading.Thread(target=_end_if_the_parent_asks, daemon=True).start()
         if self.then is not None:
             self.then(worker)
 

@@ -16,7 +16,7 @@ from mmdet.structures.mask import BitmapMasks
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
 from mmengine.optim import CosineAnnealingLR, MultiStepLR
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmengine.structures import InstanceData
 from torch import nn
 
@@ -28,11 +28,13 @@ from convnextv2_mm.engine.config.checks import (
     check_num_classes,
     check_same_classes,
     check_topk,
+    check_unused_outputs,
     class_names,
     preserve_random_state,
     schedule_warnings,
 )
 from convnextv2_mm.engine.config.reading import check_model, read_config
+from convnextv2_mm.utils.distributed import leave_process_group
 
 ROOT = Path(__file__).parents[3]
 PRETRAIN = 'demo/fcmae_convnextv2-a_shapes.py'
@@ -392,3 +394,46 @@ def test_random_states_stay():
     with preserve_random_state():
         assert draw() == expected
     assert draw() == expected
+
+
+class Pyramid(nn.Module):
+    """A backbone and its neck, as a detector has them."""
+
+    def __init__(self, model: ConfigDict) -> None:
+        super().__init__()
+        self.backbone, self.neck = MODELS.build(model.backbone), MODELS.build(model.neck)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return sum(x.mean() for x in self.neck(self.backbone(images)))
+
+
+@pytest.mark.parametrize(
+    ('out_indices', 'start_level', 'stops'),
+    [([0, 1, 2, 3], 1, True), ([1, 2, 3], 0, False), ([0, 1, 2, 3], 0, False)],
+)
+def test_outputs_without_use_stop_several_processes(out_indices, start_level, stops, tmp_path):
+    """As PyTorch finds in the second step."""
+    init_default_scope('mmdet')
+    arch = dict(depths=[1, 1, 1, 1], channels=[8, 16, 24, 32])
+    channels = [arch['channels'][i] for i in out_indices]
+    backbone = dict(type='convnextv2_mm.ConvNeXtV2', arch=arch, gap_before_final_norm=False)
+    neck = dict(type='FPN', in_channels=channels, out_channels=8, num_outs=4)
+    neck['start_level'] = start_level
+    config = Config(dict(model=dict(backbone=backbone | dict(out_indices=out_indices), neck=neck)))
+    store = torch.distributed.FileStore(str(tmp_path / 'store'), 1)
+    torch.distributed.init_process_group('gloo', store=store, rank=0, world_size=1)
+    try:
+        model = nn.parallel.DistributedDataParallel(Pyramid(config.model))
+        model(torch.randn(1, 3, 64, 64)).backward()
+        if stops:
+            with pytest.raises(RuntimeError, match='Expected to have finished reduction'):
+                model(torch.randn(1, 3, 64, 64)).backward()
+        else:
+            model(torch.randn(1, 3, 64, 64)).backward()
+    finally:
+        leave_process_group()
+    if stops:
+        with pytest.raises(ValueError, match=r'outputs \[0\] of the backbone have no use'):
+            check_unused_outputs(config)
+        config.find_unused_parameters = True
+    check_unused_outputs(config)

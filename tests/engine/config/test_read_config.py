@@ -17,6 +17,7 @@ from mmengine.runner import Runner
 from torch import distributed, nn
 
 from convnextv2_mm.apis.inference import build_model, check_weights
+from convnextv2_mm.apis.train import BFLOAT16
 from convnextv2_mm.engine.config.datasets import find_datasets
 from convnextv2_mm.engine.config.reading import (
     _checked_and_found,
@@ -290,3 +291,32 @@ def test_the_text_of_a_config_is_mmengines_and_follows_changes():
     copied.model.mask_ratio = 0.5
     assert 'mask_ratio=0.5' in copied.pretty_text
     assert 'mask_ratio=0.6' in config.pretty_text
+
+
+@pytest.mark.parametrize(
+    ('has_gpu', 'has_bfloat16', 'expected'),
+    [
+        (False, False, dict(type='OptimWrapper')),
+        (True, False, dict(type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic')),
+        (True, True, dict(type='AmpOptimWrapper', dtype='bfloat16', loss_scale=1.0)),
+    ],
+)
+def test_the_precision_is_one_that_the_device_has(
+    has_gpu, has_bfloat16, expected, monkeypatch, capsys
+):
+    def is_supported(including_emulation=True):
+        return has_bfloat16 or including_emulation
+
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: has_gpu)
+    monkeypatch.setattr(torch.cuda, 'is_bf16_supported', is_supported)
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda: 'Tesla V100')
+    config = read_config(
+        'convnextv2_mm::pretrain/fcmae_convnextv2-a_8xb512-800e_in1k-224px.py',
+        dict(BFLOAT16),
+    )
+    keys = ('type', 'dtype', 'loss_scale')
+    assert {k: config.optim_wrapper[k] for k in keys if k in config.optim_wrapper} == expected
+    said = capsys.readouterr().err
+    assert ('Tesla V100 has no bfloat16: training in float16' in said) is (
+        has_gpu and not has_bfloat16
+    )

@@ -116,3 +116,14 @@ def test_loader_processes_outlive_sigterm_from_their_first_moment_on(persistent,
     for _ in range(2):
         assert torch.cat(list(loader)).tolist() == list(range(8))
     assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+@pytest.mark.long
+def test_loader_processes_start_where_signals_cannot_be_waited_for(monkeypatch):
+    """On macOS and Windows, where they are not forked either."""
+    monkeypatch.delattr(signal, 'sigwaitinfo')
+    loader = DataLoader(range(8), num_workers=1, multiprocessing_context='spawn')
+    workers_ignore_signals(loader)
+    assert torch.cat(list(loader)).tolist() == list(range(8))
+    monkeypatch.setattr(signal, 'signal', lambda *_: None)
+    _WorkerStart(None)(0)
