@@ -19,3 +19,4 @@ autodoc_typehints_format = 'short'
 # `make docs-linkcheck` only
 linkcheck_timeout = 20
 linkcheck_retries = 2
+highlight_language = 'text'  # of blocks that name none

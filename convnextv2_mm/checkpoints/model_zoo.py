@@ -195,6 +195,7 @@ def _parse_table() -> dict[str, ModelZooEntry]:
 
 
 MODEL_ZOO = _parse_table()
+"""The published weights by name, as in ``convnextv2://NAME``; docs/checkpoints.md lists them."""
 
 
 def fetch(source: str, name: str | None = None) -> Path:
