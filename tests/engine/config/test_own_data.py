@@ -253,6 +253,7 @@ def test_objects_without_masks_are_told(tmp_path, capsys):
 @pytest.mark.parametrize('task', TASKS)
 def test_with_a_gpu_the_recipe_is_that_of_a_gpu(task, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'is_bf16_supported', lambda including_emulation: True)
     config = filled(task, tmp_path, **{**write_all(tmp_path)[task], 'init': None})
     assert config.model.backbone.arch == 'tiny'
     assert (config.optim_wrapper.type, config.optim_wrapper.dtype) == (
