@@ -157,6 +157,7 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
         help='go on from a checkpoint, or from the newest whole one in the work dir, if any',
     )
     parser.add_argument('--amp', action='store_true', help='train in bfloat16 mixed precision')
+    parser.add_argument('--compile', action='store_true', help='compile the network')
     parser.add_argument('--tensorboard', action='store_true', help='log to TensorBoard too')
 
 
@@ -176,7 +177,7 @@ class _LocalRankAction(argparse.Action):
 OWN_CLASSES = (
     'names of the classes in the order of their labels, or a text file with one in each line'
 )
-_RUN_OPTIONS = ('resume', 'amp', 'tensorboard', 'work_dir', 'cfg_options', 'launcher')
+_RUN_OPTIONS = ('resume', 'amp', 'compile', 'tensorboard', 'work_dir', 'cfg_options', 'launcher')
 
 
 def add_own_arguments(parser: argparse.ArgumentParser) -> None:

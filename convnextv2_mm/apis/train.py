@@ -29,6 +29,7 @@ from ..engine.config.checks import (
 from ..engine.config.ignore_index import check_ignore_index
 from ..engine.config.keys import check_keys, prefix_errors
 from ..engine.config.reading import check_learning_rates, check_model, read_config
+from ..engine.runner.compilation import compile_network
 from ..engine.runner.resume import (
     agree_on_checkpoint,
     checkpoint_folder,
@@ -76,6 +77,7 @@ def build_runner(
     work_dir: str | None = None,
     resume: bool | str = False,
     amp: bool = False,
+    compile: bool = False,
     tensorboard: bool = False,
     auto_scale_lr: bool = False,
     cfg_options: dict | None = None,
@@ -89,6 +91,7 @@ def build_runner(
         resume: Go on from this checkpoint; with True from the newest whole one in the work dir, if
             there is one.
         amp: Train in bfloat16 mixed precision.
+        compile: Compile the network with ``torch.compile``, as does ``compile=True`` in the config.
         tensorboard: Log to TensorBoard too.
         auto_scale_lr: Scale the learning rate to the batch size of this run.
         cfg_options: Changes of the config.
@@ -115,6 +118,8 @@ def build_runner(
         config.resume = True
         config.load_from = None if resume is True else resume
     make_resumable(config)
+    if compile:
+        config.setdefault('compile', True)
     if auto_scale_lr:
         if not (config.get('auto_scale_lr') or {}).get('base_batch_size'):
             raise ValueError(f'config {name} has no auto_scale_lr.base_batch_size')
@@ -139,6 +144,8 @@ def build_runner(
         runner.model = revert_sync_batchnorm(runner.model)  # SyncBN needs a process group
     look_at_data(runner, model)
     choose_backends(runner, model)
+    if isinstance(runner, Runner) and (names := compile_network(runner.model, runner.cfg)):
+        runner.logger.info(f'compiling {", ".join(names)}: the first steps take long')
     return runner
 
 

@@ -73,6 +73,18 @@ def test_train_test_and_predict(config, shapes, tmp_path):
     assert again.reconstruction_loss == mask_depends_on_the_name
 
 
+@pytest.mark.long
+def test_a_compiled_run_is_the_same(config):
+    """With the hooks of a run, which Dynamo does not follow."""
+    config.custom_hooks = []
+    expected = train(config).model.state_dict()
+    config.compile = dict(backend='aot_eager')
+    found = train(config, work_dir=f'{config.work_dir}-compiled', compile=True).model.state_dict()
+    assert list(found) == list(expected)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize('size', [(45, 70), (20, 300), (1100, 40)])
 def test_fcmae_takes_any_photograph(config, tmp_path, size):
     model = MODELS.build(read_config(config).model)
