@@ -23,7 +23,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..patch_layout import PatchLayout
-from . import operator_when_compiling, power_of_2
+from . import operator_when_compiling, power_of_2, provide_cache
+
+provide_cache()
 
 MAX_TILE = 4  # sums of 4×4 sites, for 4 channels a thread, are half of a thread's registers
 # Of the weight gradient, over tiles and channels: two waves of 8 on each multiprocessor of an H200.

@@ -18,7 +18,9 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from . import operator_when_compiling, power_of_2
+from . import operator_when_compiling, power_of_2, provide_cache
+
+provide_cache()
 
 EPS = 1e-6  # added to the mean norm, as in global_response_norm
 PART = 256  # sites of a sample that one program walks over
