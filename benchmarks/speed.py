@@ -27,6 +27,7 @@ from concurrent.futures import ProcessPoolExecutor
 from copy import copy
 from pathlib import Path
 
+from convnextv2_mm.cli import device_name
 from convnextv2_mm.errors import exit_on_user_error
 from convnextv2_mm.models import ConvNeXtV2
 from convnextv2_mm.ops.backends import BACKENDS
@@ -70,7 +71,7 @@ def parse_args() -> argparse.Namespace:
             help='show the operators that a step of each spends on',
         )
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
-        command.add_argument('--device', default=device)
+        command.add_argument('--device', type=device_name, default=device)
         return command
 
     pretrain = add('pretrain', ['masked', 'vit-mae', 'spark'], batch=128, size=224)
@@ -288,8 +289,16 @@ def check(args: argparse.Namespace) -> None:
         raise FileNotFoundError(f'--data {args.data} is no folder')
 
 
+def choose_device(args: argparse.Namespace) -> None:
+    """Make the GPU of ``cuda:N`` the current one, which ``cuda`` then stands for."""
+    if args.device.startswith('cuda:'):
+        torch.cuda.set_device(args.device)
+        args.device = 'cuda'
+
+
 def main() -> None:
     args = parse_args()
+    choose_device(args)
     with exit_on_user_error():
         check(args)
         plan = list(groups(args))

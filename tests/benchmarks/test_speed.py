@@ -7,6 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
+import torch
 from matplotlib import rc_context
 
 TOOL = Path(__file__).parents[2] / 'benchmarks' / 'speed.py'
@@ -127,3 +128,14 @@ def test_mistakes_are_named(arguments, message, monkeypatch, capsys):
         run(monkeypatch, *arguments)
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_one_of_several_gpus(monkeypatch):
+    monkeypatch.syspath_prepend(TOOL.parent)
+    choose_device, chosen = runpy.run_path(str(TOOL))['choose_device'], []
+    monkeypatch.setattr(torch.cuda, 'set_device', chosen.append)
+    for given, expected in (('cuda:1', 'cuda'), ('cuda', 'cuda'), ('cpu', 'cpu')):
+        args = Namespace(device=given)
+        choose_device(args)
+        assert args.device == expected
+    assert chosen == ['cuda:1']
