@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from importlib.metadata import packages_distributions, version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
 import torch
@@ -13,8 +13,27 @@ from PIL import features
 
 from ..ops.choices import backend_choices
 
-NEEDED = 'torch torchvision mmengine mmcv mmdet mmseg mmpretrain cv2 PIL pycocotools numpy'.split()
-OPTIONAL = 'triton spconv transformers timm onnxruntime'.split()
+# Distributions that bring each, ours first.
+NEEDED = dict(
+    torch='torch',
+    torchvision='torchvision',
+    mmengine='onedl-mmengine mmengine',
+    mmcv='onedl-mmcv mmcv mmcv-lite',
+    mmdet='onedl-mmdetection mmdet',
+    mmseg='onedl-mmsegmentation mmsegmentation',
+    mmpretrain='onedl-mmpretrain mmpretrain',
+    OpenCV='opencv-python-headless opencv-python opencv-contrib-python',
+    Pillow='pillow',
+    pycocotools='pycocotools',
+    NumPy='numpy',
+)
+OPTIONAL = dict(
+    Triton='triton',
+    spconv='spconv spconv-cu120 spconv-cu126',
+    transformers='transformers',
+    timm='timm',
+    onnxruntime='onnxruntime onnxruntime-gpu',
+)
 LEAST_SHARED_MEMORY = 2**30  # bytes, for the batches that loader processes hand over
 
 
@@ -35,14 +54,21 @@ def examine() -> tuple[dict[str, str], list[str]]:
 
 def _packages(found: dict[str, str], problems: list[str]) -> None:
     found['system'] = f'{platform.platform()}, Python {platform.python_version()}'
-    by_module = packages_distributions()
-    for name in (*NEEDED, *OPTIONAL):
-        installed = sorted(set(by_module.get(name, ())))
-        found[name] = ', '.join(f'{dist} {version(dist)}' for dist in installed) or 'not installed'
+    for name, distributions in (NEEDED | OPTIONAL).items():
+        versions = {dist: _version(dist) for dist in distributions.split()}
+        installed = [f'{dist} {number}' for dist, number in versions.items() if number]
+        found[name] = ', '.join(installed) or 'not installed'
         if not installed and name in NEEDED:
             problems.append(f'{name} is not installed')
-    if 'transformers' in by_module and int(version('transformers').split('.')[0]) >= 5:
+    if int((_version('transformers') or '0').split('.')[0]) >= 5:
         problems.append("mmpretrain does not load with transformers 5: install 'transformers<5'")
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
 
 
 def _decoders_and_operators(found: dict[str, str], problems: list[str]) -> None:
