@@ -23,7 +23,8 @@ def find_tools(library: str) -> dict[str, Path]:
     spec = find_spec(library)
     assert spec is not None and spec.origin is not None
     folder = Path(spec.origin).parent / '.mim' / 'tools'
-    return {path.stem: path for path in sorted(folder.rglob('*.py'))}
+    found = sorted(folder.rglob('*.py'), key=lambda path: -len(path.parts))  # the outermost last
+    return {path.stem: path for path in found}
 
 
 def main() -> None:

@@ -25,6 +25,19 @@ from ..patches import safe_loading
 from .inference import check_weights
 
 
+class EvaluationRunner(Runner):
+    """MMEngine's, which leaves the config of a training in the same work dir as it is.
+
+    What a test changes (``--tta``, ``--out``, ``--cfg-options``) would end up in it.
+    """
+
+    def dump_config(self) -> None:
+        """Write the config of the test beside its log."""
+        if self.rank == 0:
+            name = Path(self.cfg.filename or 'config.py').name
+            self.cfg.dump(str(Path(self.log_dir, name)))
+
+
 def test(config: str | Path | Config, checkpoint: str, **options) -> dict[str, float]:
     """Evaluate a checkpoint: reconstruction loss, accuracy, mAP or mIoU, as the config says.
 
@@ -107,7 +120,7 @@ def build_runner(
         config.custom_hooks = [*config.get('custom_hooks', []), hook]
 
     with long_messages_to_file():
-        runner = Runner.from_cfg(config)
+        runner = EvaluationRunner.from_cfg(config)
     if launcher == 'none':
         runner.model = revert_sync_batchnorm(runner.model)  # SyncBN needs a process group
     check_first_sample('test_dataloader', runner.test_loop.dataloader.dataset, model)

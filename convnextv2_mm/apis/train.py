@@ -118,8 +118,8 @@ def build_runner(
         config.resume = True
         config.load_from = None if resume is True else resume
     make_resumable(config)
-    if compile:
-        config.setdefault('compile', True)
+    if compile and not config.get('compile'):
+        config.compile = True
     if auto_scale_lr:
         if not (config.get('auto_scale_lr') or {}).get('base_batch_size'):
             raise ValueError(f'config {name} has no auto_scale_lr.base_batch_size')
@@ -131,7 +131,7 @@ def build_runner(
         config.visualizer.vis_backends.append(dict(type='TensorboardVisBackend'))
 
     model = check_config(config)
-    if launcher != 'none':
+    if launcher != 'none' and 'strategy' not in config:
         check_unused_outputs(config)
     choose_checkpoint(config)
     if launcher == 'pytorch' and not torch.cuda.is_available():

@@ -56,6 +56,12 @@ def test_train_test_and_predict(config, shapes, tmp_path):
     checkpoint = str(tmp_path / 'run/epoch_1.pth')
     metrics = evaluate(config, checkpoint)
     assert 0 < metrics['fcmae/loss'] < 10
+    saved = tmp_path / 'run/fcmae_convnextv2-a_shapes.py'
+    of_the_training = saved.read_text()
+    again = evaluate(saved, checkpoint, cfg_options={'model.mask_ratio': 0.3})
+    assert again['fcmae/loss'] != metrics['fcmae/loss']
+    assert saved.read_text() == of_the_training
+    (of_the_test,) = (path for path in saved.parent.glob('*/*.py') if '0.3' in path.read_text())
     model = load_model(config, checkpoint)
     images = sorted((shapes / 'images/val').rglob('*.jpg'))
     found = list(predict(model, shapes / 'images/val'))
