@@ -83,6 +83,7 @@ def test_train_test_and_predict(config, shapes, tmp_path):
 def test_a_compiled_run_is_the_same(config):
     """With the hooks of a run, which Dynamo does not follow."""
     config.custom_hooks = []
+    config.model.backbone.arch = dict(depths=[1, 1, 1, 1], channels=[40, 80, 160, 320])
     expected = train(config).model.state_dict()
     config.compile = dict(backend='aot_eager')
     found = train(config, work_dir=f'{config.work_dir}-compiled', compile=True).model.state_dict()
