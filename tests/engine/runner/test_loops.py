@@ -1,6 +1,7 @@
 """A run that was stopped and taken up again equals one that was not, bit for bit."""
 
 import os
+import pickle
 import signal
 
 import pytest
@@ -118,12 +119,12 @@ def test_loader_processes_outlive_sigterm_from_their_first_moment_on(persistent,
     assert signal.SIGTERM not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
-@pytest.mark.long
 def test_loader_processes_start_where_signals_cannot_be_waited_for(monkeypatch):
     """On macOS and Windows, where they are not forked either."""
     monkeypatch.delattr(signal, 'sigwaitinfo')
-    loader = DataLoader(range(8), num_workers=1, multiprocessing_context='spawn')
+    loader = DataLoader(range(8), num_workers=1)
     workers_ignore_signals(loader)
     assert torch.cat(list(loader)).tolist() == list(range(8))
+    assert isinstance(pickle.loads(pickle.dumps(loader.worker_init_fn)), _WorkerStart)
     monkeypatch.setattr(signal, 'signal', lambda *_: None)
     _WorkerStart(None)(0)
