@@ -107,13 +107,10 @@ def _devices(found: dict[str, str], problems: list[str]) -> None:
         found[f"backend 'auto' of {operator}"] = choice
         if device.type == 'cuda' and choice != 'triton':
             problems.append(f'{operator} is slower than it could be: {choice}')
-    found['torch.distributed'] = (
-        'NCCL'
-        if torch.distributed.is_nccl_available()
-        else 'gloo, on CPUs'
-        if torch.distributed.is_available()
-        else 'missing'
-    )
+    if not torch.distributed.is_available():
+        found['torch.distributed'] = 'missing'
+    else:
+        found['torch.distributed'] = 'NCCL' if torch.distributed.is_nccl_available() else 'gloo'
 
 
 def _memory(found: dict[str, str], problems: list[str]) -> None:

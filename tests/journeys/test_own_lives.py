@@ -66,6 +66,8 @@ def live(home: Path, task: str, *arguments: object, metric: str) -> tuple[Path, 
     predict = Command('infer', config, checkpoint, home / 'photos', '--out', out, folder=home)
     predict.end()
     assert len(list(out.glob('*.png'))) >= NUMBER
+    (out / 'errors/worst').mkdir(parents=True)
+    (out / 'errors/worst/99_of_a_former_test.png').touch()
     arguments = [config, checkpoint, '--out', out / 'errors', '--work-dir', out]
     Command('analysis_tools/analyse_errors', *arguments, folder=home).end()
     check_errors(out / 'errors', tested, metric)

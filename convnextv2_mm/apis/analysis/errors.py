@@ -114,6 +114,8 @@ def run_and_write(runner: Runner, out: Path, number: int, score_thr: float) -> E
     write_errors(errors, out)
     worst = list(errors.images)[:number]
     names = result_names(list(errors.images))
+    for former in (out / 'worst').glob('*.png'):  # of a former test, in another order
+        former.unlink()
     for place, image in enumerate(worst, start=1):
         name = f'{place:0{len(str(len(worst)))}d}_{str(names[image]).replace("/", "_")}.png'
         picture = draw_error(runner, counts.places[image], score_thr)
