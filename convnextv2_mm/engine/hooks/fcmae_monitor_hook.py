@@ -128,11 +128,14 @@ class FCMAEMonitorHook(Hook):
 
 @contextmanager
 def _undisturbed(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode; afterwards each module's mode and all random states are as before."""
+    """Evaluation mode, not compiled; afterwards modes and all random states are as before.
+
+    Hooks watch the layers for a single call: it would be compiled anew each time.
+    """
     modes = [(part, part.training) for part in model.modules()]
     python_state, numpy_state = random.getstate(), np.random.get_state()
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices):
+    with torch.random.fork_rng(devices), torch.compiler.set_stance('force_eager'):
         try:
             model.eval()
             yield
