@@ -42,6 +42,7 @@ class Task(NamedTuple):
         epochs: The fewest and the most.
         sides: The smallest and the largest image size in pixels.
         lr: Learning rate of ``batch`` images from pre-trained weights, and from random ones.
+        keys: Those of ``own`` that not all tasks have.
     """
 
     look: Callable[[Mapping, Path], OwnData]
@@ -50,16 +51,32 @@ class Task(NamedTuple):
     epochs: tuple[int, int]
     sides: tuple[int, int]
     lr: tuple[float, float]
+    keys: tuple[str, ...]
 
 
 TASKS = {
-    'pretrain': Task(look_at_images, 64, 20000, (20, 800), (64, 224), (1e-3, 1e-3)),
-    'classify': Task(look_at_class_folders, 32, 4000, (10, 100), (64, 224), (3e-4, 1e-3)),
-    'detect': Task(look_at_coco, 4, 4000, (12, 50), (320, 1024), (1e-4, 4e-4)),
-    'segment': Task(look_at_label_maps, 8, 4000, (12, 50), (128, 512), (2e-4, 1e-3)),
+    'pretrain': Task(
+        look_at_images, 64, 20000, (20, 800), (64, 224), (1e-3, 1e-3), ('val', 'masks')
+    ),
+    'classify': Task(
+        look_at_class_folders, 32, 4000, (10, 100), (64, 224), (3e-4, 1e-3), ('val', 'classes')
+    ),
+    'detect': Task(
+        look_at_coco,
+        4,
+        4000,
+        (12, 50),
+        (320, 1024),
+        (1e-4, 4e-4),
+        ('train', 'val', 'val_images', 'classes'),
+    ),
+    'segment': Task(
+        look_at_label_maps, 8, 4000, (12, 50), (128, 512), (2e-4, 1e-3), ('masks', 'classes')
+    ),
 }
 
 
+_SHARED_KEYS = 'task images val_fraction channels size epochs batch arch init seed'.split()
 FOR_COLOURS = ('ColorJitter', 'PhotoMetricDistortion')
 """Steps that take RGB alone."""
 PREPROCESSORS = {
@@ -100,21 +117,16 @@ def fill_in(config: Config) -> None:
 
 
 def _check_own(own: ConfigDict) -> None:
+    known = {*_SHARED_KEYS, *TASKS[own.task].keys}
     for key in own:
-        if key not in _KNOWN:
-            raise unknown_key(f'own.{key}', _KNOWN)
+        if key not in known:
+            raise unknown_key(f'own.{key}', known)
     for key in ('channels', 'size', 'epochs', 'batch'):
         value = own[key]
         if value is not None and not (isinstance(value, int) and value > 0):
             raise ValueError(
                 f'own.{key} {value!r} is not allowed: it must be a whole number above 0'
             )
-
-
-_KNOWN = frozenset(
-    'task images masks train val val_images val_fraction classes channels size epochs batch arch '
-    'init seed'.split()
-)
 
 
 def _choose_mask_steps(config: Config, own: ConfigDict, data: OwnData) -> None:

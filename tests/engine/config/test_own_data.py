@@ -303,6 +303,7 @@ BAD = {
         '',
         'own.masks maps is neither a folder nor a function MODULE.NAME',
     ),
+    'a key of another task': ('detect', dict(masks='maps'), '', 'own.masks is not a key that is'),
     'not a multiple': ('pretrain', dict(size=100), '', 'own.size 100 is not allowed'),
     'no epochs': ('segment', dict(epochs=0), '', 'own.epochs 0 is not allowed'),
     'no json': ('detect', {}, 'text', 'is not a json file'),
