@@ -12,6 +12,7 @@ import torch
 from PIL import features
 
 from ..ops.choices import backend_choices
+from ..utils.opencv import check_opencv
 
 # Distributions that bring each, ours first.
 NEEDED = dict(
@@ -77,10 +78,11 @@ def _decoders_and_operators(found: dict[str, str], problems: list[str]) -> None:
     if torch.cuda.is_available():
         found['JPEG'] += ', nvJPEG on the GPU'
     try:
-        import cv2  # noqa: F401
+        check_opencv()
+        spec = find_spec('mmcv._ext')  # imports mmcv, and that OpenCV
     except ImportError as error:
-        problems.append(f'OpenCV does not load: {error}')
-    spec = find_spec('mmcv._ext')
+        problems.append(str(error))
+        return
     compiled = spec is not None and str(spec.origin).endswith(('.so', '.pyd'))
     found['mmcv operators'] = 'compiled' if compiled else 'those of this package (docs/mmcv_ops.md)'
 

@@ -1,6 +1,7 @@
 """What ``convnextv2 doctor`` says of an installation."""
 
 import re
+import sys
 from types import SimpleNamespace
 
 import mmcv
@@ -25,6 +26,12 @@ def test_this_installation_has_no_problem(monkeypatch, capsys):
     assert found['torch'] == f'torch {torch.__version__.split("+")[0]}'
     assert found['mmcv'].endswith(mmcv.__version__)
     assert found['problem'] == 'none found'
+
+
+def test_an_opencv_that_does_not_load_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'cv2', None)
+    _, problems = doctor.examine()
+    assert any('OpenCV does not load' in problem for problem in problems)
 
 
 def test_problems_are_told(monkeypatch, capsys):
