@@ -11,6 +11,7 @@ import ast
 import difflib
 import os
 import sys
+from collections.abc import Collection
 from types import ModuleType
 from typing import Any
 
@@ -56,8 +57,7 @@ def main() -> None:
         print(describe())
         return
     if command not in TOOLS:
-        near = difflib.get_close_matches(command, TOOLS, n=1)
-        hint = f'did you mean {near[0]}?' if near else f'choose one of {", ".join(TOOLS)}'
+        hint = name_nearest(command, TOOLS)
         print(f'error: convnextv2 has no command {command!r}: {hint}', file=sys.stderr)
         sys.exit(2)
     script = tools_folder() / TOOLS[command]
@@ -67,6 +67,12 @@ def main() -> None:
     module = sys.modules['__main__'] = ModuleType('__main__')
     module.__file__ = str(script)
     exec(compile(script.read_text(encoding='utf-8'), script, 'exec'), module.__dict__)
+
+
+def name_nearest(name: str, known: Collection[str]) -> str:
+    """What to say of a name that is not known."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f'did you mean {near[0]}?' if near else f'choose one of {", ".join(known)}'
 
 
 def describe() -> str:

@@ -6,12 +6,12 @@ tool's own arguments.
 """
 
 import argparse
-import difflib
 import runpy
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from convnextv2_mm.cli import name_nearest
 from convnextv2_mm.errors import exit_on_user_error
 from convnextv2_mm.patches.loading_pipelines import recognise_loaders
 
@@ -38,8 +38,7 @@ def main() -> None:
     tools = find_tools(args.library)
     with exit_on_user_error():
         if args.name not in tools:
-            near = difflib.get_close_matches(args.name, tools, n=1)
-            hint = f'did you mean {near[0]}?' if near else f'choose one of {", ".join(tools)}'
+            hint = name_nearest(args.name, tools)
             raise ValueError(f'{args.library} has no tool {args.name!r}: {hint}')
     if args.library == 'mmdet':
         recognise_loaders()

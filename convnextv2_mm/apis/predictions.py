@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import inspect
 import json
 import sys
@@ -19,7 +18,7 @@ from pycocotools import mask as coco_mask
 from torch import nn
 
 from ..engine.config.datasets import find_datasets
-from ..utils.atomic import atomic_write
+from ..utils.atomic import atomic_write, write_csv
 from ..visualization.drawing import (
     class_colour,
     draw_prediction,
@@ -170,18 +169,13 @@ def _write_all(rows: Sequence[dict], model: nn.Module, out: Path, values: Sequen
         for label, (value, name) in enumerate(zip(values, classes, strict=True)):
             red, green, blue = class_colour(meta, label)
             table.append([str(value), name, f'#{red:02x}{green:02x}{blue:02x}'])
-        _write_csv(out / 'legend.csv', table)
+        write_csv(out / 'legend.csv', table)
     elif rows:
         table = [['image', 'label', 'score', *classes]]
         for row in rows:
             scores = [f'{score:.6f}' for score in row['scores']]
             table.append([row['image'], row['label'], f'{row["score"]:.6f}', *scores])
-        _write_csv(out / 'predictions.csv', table)
-
-
-def _write_csv(destination: Path, table: Sequence[Sequence[str]]) -> None:
-    with atomic_write(destination) as path, path.open('w', newline='', encoding='utf-8') as file:
-        csv.writer(file).writerows(table)
+        write_csv(out / 'predictions.csv', table)
 
 
 def coco_results(rows: Sequence[Mapping], classes: Sequence[str], config: Config) -> list[dict]:

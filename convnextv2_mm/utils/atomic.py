@@ -6,12 +6,14 @@ onto another in one step, so that a reader finds the old one or the new one.
 
 from __future__ import annotations
 
+import csv
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 PARTIAL = '.partial'  # ending of what is being written
 
@@ -41,6 +43,12 @@ def atomic_write(destination: Path) -> Iterator[Path]:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+def write_csv(destination: Path, table: Iterable[Iterable[Any]]) -> None:
+    """Write rows atomically, as UTF-8."""
+    with atomic_write(destination) as path, path.open('w', newline='', encoding='utf-8') as file:
+        csv.writer(file).writerows(table)
 
 
 def _sync(path: Path) -> None:

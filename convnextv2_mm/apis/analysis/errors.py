@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +16,8 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement, InstanceData
 
 from ...analysis import class_figures, confusions, match_objects
-from ...utils.atomic import atomic_write
+from ...errors import BadData
+from ...utils.atomic import write_csv
 from ...visualization.channels import SHOWN, read_picture
 from ...visualization.drawing import draw_prediction, draw_sample, result_names, write_image
 from ...visualization.figures import write_figure
@@ -176,15 +176,15 @@ class ErrorCounts(BaseMetric):
     def _count_objects(self, sample: dict) -> float:
         self.measure = 'f1'
         truth = load_objects(self.dataset.get_data_info(self.places[sample['img_path']]))
-        found = {key: value.cpu() for key, value in sample['pred_instances'].items()}
-        kept = found['scores'] >= self.score_thr
+        predicted = sample['pred_instances']
+        kept = predicted['scores'] >= self.score_thr
         pairs = match_objects(
             truth.bboxes,
             truth.labels,
             truth.ignored,
-            found['bboxes'][kept],
-            found['labels'][kept],
-            found['scores'][kept],
+            predicted['bboxes'][kept].cpu(),
+            predicted['labels'][kept].cpu(),
+            predicted['scores'][kept].cpu(),
             len(self.classes),
         )
         np.add.at(self.confusion, tuple(np.array(pairs, int).reshape(-1, 2).T), 1)
@@ -208,15 +208,15 @@ class ErrorCounts(BaseMetric):
     def _count_label(self, sample: dict) -> float:
         self.measure = 'probability'
         if sample['gt_label'].numel() != 1:
-            raise ValueError(f'{sample["img_path"]} has several labels, which are not counted here')
+            raise BadData(f'{sample["img_path"]} has several labels, which are not counted here')
         true, found = int(sample['gt_label']), int(sample['pred_label'])
         self.confusion[true, found] += 1
         return float(sample['pred_score'][true])
 
 
-def load_objects(info: dict) -> InstanceData:
-    """The true objects of an entry of MMDetection's data sets: boxes, labels, masks, crowds."""
-    has_masks = any('mask' in entry for entry in info['instances'])
+def load_objects(info: dict, with_masks: bool = False) -> InstanceData:
+    """The true objects of an entry of MMDetection's data sets: boxes, labels, crowds, masks."""
+    has_masks = with_masks and any('mask' in entry for entry in info['instances'])
     load = TRANSFORMS.build(dict(type='mmdet.LoadAnnotations', with_mask=has_masks))
     loaded = load(info | dict(ori_shape=(info['height'], info['width'])))
     masks = dict(masks=loaded['gt_masks']) if has_masks else {}
@@ -238,7 +238,7 @@ def draw_error(runner: Runner, index: int, score_thr: float) -> np.ndarray:
     if 'reconstructed' in sample:
         return found
     if 'pred_instances' in sample:
-        sample.gt_instances = load_objects(loader.dataset.get_data_info(index))
+        sample.gt_instances = load_objects(loader.dataset.get_data_info(index), with_masks=True)
     shown = runner.cfg.get('picture_channels', SHOWN)
     image = read_picture(sample.img_path, runner.cfg.test_dataloader.dataset, shown)
     return side_by_side(draw_sample(image, sample, meta, 'gt'), found)
@@ -247,21 +247,17 @@ def draw_error(runner: Runner, index: int, score_thr: float) -> np.ndarray:
 def write_errors(errors: Errors, out: Path) -> None:
     """Write the tables and the figure."""
     out.mkdir(parents=True, exist_ok=True)
-    _write_csv(out / 'images.csv', [['image', errors.measure], *errors.images.items()])
+    values = ((image, f'{value:.4f}') for image, value in errors.images.items())
+    write_csv(out / 'images.csv', [('image', errors.measure), *values])
     if not errors.confusion.any():
         return
     names = errors.classes
-    rows = zip(names, *errors.per_class.values(), strict=False)
-    _write_csv(out / 'classes.csv', [['class', *errors.per_class], *rows])
+    columns = ([f'{v:.4g}' for v in values.tolist()] for values in errors.per_class.values())
+    rows = zip(names, *columns, strict=False)  # background has none
+    write_csv(out / 'classes.csv', [['class', *errors.per_class], *rows])
     matrix = zip(names, *errors.confusion.T.tolist(), strict=True)
-    _write_csv(out / 'confusion_matrix.csv', [['true', *names], *matrix])
+    write_csv(out / 'confusion_matrix.csv', [['true', *names], *matrix])
     write_figure(draw_confusion(errors.confusion, names), out / 'confusion_matrix.png')
-
-
-def _write_csv(destination: Path, table: Sequence[Sequence[Any]]) -> None:
-    with atomic_write(destination) as path, path.open('w', newline='', encoding='utf-8') as file:
-        for row in table:
-            csv.writer(file).writerow([f'{v:.4f}' if isinstance(v, float) else v for v in row])
 
 
 def draw_confusion(confusion: np.ndarray, names: Sequence[str]) -> Figure:
