@@ -72,7 +72,18 @@ def _why_not(operator: Operator, shapes: Shapes, device: torch.device) -> str | 
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever it is, PyTorch's operators work
-        return f'failed: {error}'
+        return _too_old() or f'failed: {error}'
+
+
+def _too_old() -> str | None:
+    """What is needed where Triton is older than the kernels' language, None where it is not."""
+    try:
+        import triton  # not on every platform
+    except ImportError:
+        return None
+    if tuple(map(int, triton.__version__.split('.')[:2])) >= (3, 3):
+        return None
+    return f'{triton.__version__} cannot compile it: 3.3 or newer is needed, as in torch 2.7'
 
 
 def _agree(operator: Operator, shapes: Shapes, device: torch.device) -> bool:

@@ -57,6 +57,14 @@ def test_falls_back_where_triton_is_missing_or_wrong(operator, monkeypatch, is_m
         assert not is_triton_right(operator)
 
 
+def test_an_old_triton_is_named_with_the_one_that_is_needed(operator, monkeypatch):
+    triton = pytest.importorskip('triton')
+    monkeypatch.setattr(triton, '__version__', '3.2.0')
+    monkeypatch.setattr(backends, '_agree', lambda *_: 1 / 0)
+    with pytest.warns(UserWarning, match=r'Triton 3\.2\.0 cannot compile it: 3\.3 or newer'):
+        assert not is_triton_right(operator)
+
+
 def test_no_room_to_try_is_no_verdict(operator, monkeypatch):
     def full(*args):
         raise torch.OutOfMemoryError('no room')
