@@ -32,14 +32,20 @@ SIZES = ('H', 'W', 'has_bias', 'tiles', 'sites', 'parts', 'samples')
 def variants() -> dict[str, tuple[triton.JITFunction, dict]]:
     """Kernels with their constants."""
     found = {}
-    for name, tile, dense in (('8×8, 4×4', 4, False), ('2×2', 2, False), ('1×1', 1, False)) + (
-        ('dense', 4, True),
+    for name, tile, dense, even in (
+        ('8×8, 4×4', 4, False, False),
+        ('2×2', 2, False, False),
+        ('1×1', 1, False, False),
+        ('dense', 4, True, True),
+        ('dense, uneven', 4, True, False),
     ):
         known = dict(C=128, T=tile, R=triton.cdiv(3, tile), STRIDE=tile)
-        known.update(IS_DENSE=dense, IS_EVEN=dense)
-        block = 64 if tile == conv.MAX_TILE else 128  # as in the launch
+        known.update(IS_DENSE=dense, IS_EVEN=even)
+        # Blocks of channels as in the launch.
+        block = 64 if tile == conv.MAX_TILE else 128
         found[f'depthwise_conv, {name}'] = (conv._conv_kernel, dict(known, BC=block))
-        found[f'weight gradient, {name}'] = (conv._weight_grad_kernel, dict(known, BC=64))
+        block = 32 if dense and not even else 64
+        found[f'weight gradient, {name}'] = (conv._weight_grad_kernel, dict(known, BC=block))
     part = dict(C=512, PART=gelu.PART, ROWS=gelu.ROWS, BLOCK=gelu.BLOCK)
     sample = dict(C=512, EPS=gelu.EPS, BLOCK=512)
     for name in ('squares', 'norm', 'apply', 'grad_sums', 'grad_norm', 'grads'):

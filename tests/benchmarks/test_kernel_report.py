@@ -21,7 +21,7 @@ def test_kernels_compile_and_fit_the_registers(tmp_path):
         capture_output=True,
     )
     rows = {row['name']: row for row in json.loads(out.read_text())}
-    assert len(rows) == 14
+    assert len(rows) == 16
     assert all(row['spilled_bytes'] <= 64 for row in rows.values())
     # 49 products of 64 channels at 4x4 sites, for each of 32 threads
     assert rows['depthwise_conv, dense']['products'] == 49 * 16 * 64 // 32

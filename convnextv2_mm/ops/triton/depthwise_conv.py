@@ -242,7 +242,8 @@ def _convolve(x: Tensor, taps: Tensor, bias: Tensor | None, table: Tensor | None
 def _sum_products(x: Tensor, grad: Tensor, table: Tensor | None) -> Tensor:
     """``(50, C)`` float32: the gradient of each tap, and of the bias."""
     _, tiles, meta = _launch(x, table)
-    block = _channel_block(x.shape[-1], 2)
+    # The masks of cut tiles leave no registers for a second channel.
+    block = _channel_block(x.shape[-1], 1 if meta['IS_DENSE'] and not meta['IS_EVEN'] else 2)
     blocks = -(-x.shape[-1] // block)
     programs = min(tiles, max(1, PROGRAMS // blocks))
     partial = x.new_empty(programs, 50, x.shape[-1], dtype=torch.float32)
