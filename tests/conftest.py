@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+# Asked without CUDA itself, which no fork of this process could use then: journeys/command_line.py.
+os.environ.setdefault('PYTORCH_NVML_BASED_CUDA_CHECK', '1')
 if not torch.cuda.is_available():
     os.environ['TRITON_INTERPRET'] = '1'  # read when the kernels are defined
 
@@ -28,6 +30,12 @@ def no_runs_before():
     """Forget the scope and the visualizers of the tests before, as a new process would."""
     DefaultScope._instance_dict.clear()
     forget_visualizers()
+
+
+@pytest.fixture
+def without_gpus(monkeypatch):
+    """New processes see no GPU: MMEngine expects one for each, and there may be one for all."""
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
 
 
 @pytest.fixture(scope='session')

@@ -115,4 +115,4 @@ class Run:
 def last_checkpoint(run: Run) -> dict:
     work_dir = Path(run.config.work_dir)
     path = work_dir / (work_dir / 'last_checkpoint').read_text()
-    return torch.load(path, weights_only=False)
+    return torch.load(path, 'cpu', weights_only=False)

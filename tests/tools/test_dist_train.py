@@ -18,7 +18,7 @@ CONFIG = ROOT / 'configs/demo/fcmae_convnextv2-a_shapes.py'
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(without_gpus, tmp_path):
     """A function that starts a run in a work dir."""
     shapes = tmp_path / 'shapes'
     write_shapes(shapes, num_train=32, num_val=2, size=64, seed=0)

@@ -337,7 +337,7 @@ def train_one_of_two(rank: int, shapes: Path, folder: Path) -> None:
     assert not distributed.is_initialized()
 
 
-def test_signal_to_one_of_two_processes_in_validation(shapes, tmp_path):
+def test_signal_to_one_of_two_processes_in_validation(without_gpus, shapes, tmp_path):
     torch.multiprocessing.spawn(train_one_of_two, (shapes, tmp_path), nprocs=2)
     assert [(tmp_path / f'code_{rank}').read_text() for rank in range(2)] == ['143', '143']
     saved = read_file(tmp_path / 'run' / 'epoch_1.pth')

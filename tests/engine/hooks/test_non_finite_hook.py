@@ -141,7 +141,7 @@ def test_what_gradients_alone_do_not_show(optimizer, value, clip_grad, shapes, t
     Run(shapes, tmp_path / 'theirs', options | MMENGINE)(theirs)
     assert not same(theirs.states[4][0], theirs.states[3][0])  # MMEngine takes the step
     if value == 1e30 and clip_grad is None:  # and these weights never move again
-        assert theirs.states[-1][1][0]['exp_avg_sq'].isinf().all()
+        assert not theirs.states[-1][1][0]['exp_avg_sq'].isfinite().any()
 
     ours = Fault([5], value)
     Run(shapes, tmp_path / 'ours', options)(ours)
@@ -286,7 +286,7 @@ def _one_of_two(rank, folder):
     leave_process_group()
 
 
-def test_processes_leave_out_the_same_steps(tmp_path):
+def test_processes_leave_out_the_same_steps(without_gpus, tmp_path):
     torch.multiprocessing.start_processes(_one_of_two, (tmp_path,), 2, start_method='fork')
     for rank in range(2):
         assert json.loads((tmp_path / f'{rank}.json').read_text()) == [True, False, True] * 2

@@ -93,7 +93,9 @@ def run_out_of_disk(self: LocalBackend, obj: bytes, filepath: str) -> None:
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp('fsdp')
-    torch.multiprocessing.spawn(shard, (str(path),), nprocs=2)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv('CUDA_VISIBLE_DEVICES', '')  # as without_gpus does
+        torch.multiprocessing.spawn(shard, (str(path),), nprocs=2)
     return path
 
 
