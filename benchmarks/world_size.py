@@ -2,8 +2,8 @@
 
 The table gives each loss and the gradients on one process, and how far they are from it on more of
 them, as a part of the value: the largest over the steps. The batch of all processes together stays
-the same, weights do not change, and all is float32. Each process has a GPU if there are enough, and
-a thread of the CPU otherwise, where SyncBN is not available.
+the same, weights do not change, and all is float32. Each process has a GPU if there are enough for
+the most processes, and a thread of the CPU otherwise, where SyncBN is not available.
 """
 
 import argparse
@@ -99,16 +99,13 @@ def first_steps_config(args: argparse.Namespace, width: int, work_dir: str) -> C
 def take_steps(rank: int, width: int, port: int, args: argparse.Namespace, folder: str) -> None:
     """What one of ``width`` processes does; the first writes the steps to ``folder``."""
     torch.set_num_threads(1)
-    with_gpu = torch.cuda.device_count() >= width
-    if not with_gpu:
-        os.environ['CUDA_VISIBLE_DEVICES'] = ''
     place = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=width)
     place |= dict(MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
     os.environ.update({name: str(value) for name, value in place.items()})
     config = first_steps_config(args, width, f'{folder}/{width}')
     torch.backends.cudnn.allow_tf32 = False
     config.launcher = 'none' if width == 1 else 'pytorch'
-    if width > 1 and not with_gpu:
+    if width > 1 and not torch.cuda.is_available():
         init_cpu_process_group(config)
     runner = Runner.from_cfg(config)
     if width == 1:
@@ -151,6 +148,8 @@ def _distance(values: list[Tensor], others: list[Tensor]) -> float:
 
 def main() -> None:
     args = parse_args()
+    if torch.cuda.device_count() < max(args.widths):
+        os.environ['CUDA_VISIBLE_DEVICES'] = ''  # for the processes, which read it as they start
     with tempfile.TemporaryDirectory() as folder:
         with exit_on_user_error():
             config = first_steps_config(args, 1, folder)

@@ -38,7 +38,7 @@ def data(tmp_path):
     ]
 
 
-def test_pretraining_is_the_same_on_two_processes(data, capsys):
+def test_pretraining_is_the_same_on_two_processes(without_gpus, data, capsys):
     options = ['--widths', 2, '--batch', 4, '--steps', 3, '--cfg-options', *data]
     options += ['train_dataloader.dataset.pipeline.1.scale=64', 'model.neck.embed_dims=16']
     table = report(capsys, 'demo/fcmae_convnextv2-a_shapes.py', *options)
@@ -50,7 +50,7 @@ def test_pretraining_is_the_same_on_two_processes(data, capsys):
 
 
 @pytest.mark.slow
-def test_segmentor_is_the_same_on_two_and_four_processes(data, capsys):
+def test_segmentor_is_the_same_on_two_and_four_processes(without_gpus, data, capsys):
     """Without what the library draws or counts per process: dropout and batch statistics."""
     options = ['--widths', 2, 4, '--batch', 8, '--cfg-options', *data]
     for head in ('decode_head', 'auxiliary_head'):
