@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -77,11 +78,8 @@ def _why_not(operator: Operator, shapes: Shapes, device: torch.device) -> str | 
 
 def _too_old() -> str | None:
     """What is needed where Triton is older than the kernels' language, None where it is not."""
-    try:
-        import triton  # not on every platform
-    except ImportError:
-        return None
-    if tuple(map(int, triton.__version__.split('.')[:2])) >= (3, 3):
+    triton = sys.modules.get('triton')  # it may be what failed to be imported
+    if triton is None or tuple(map(int, triton.__version__.split('.')[:2])) >= (3, 3):
         return None
     return f'{triton.__version__} cannot compile it: 3.3 or newer is needed, as in torch 2.7'
 
