@@ -41,10 +41,9 @@ def variants() -> dict[str, tuple[triton.JITFunction, dict]]:
     ):
         known = dict(C=128, T=tile, R=triton.cdiv(3, tile), STRIDE=tile)
         known.update(IS_DENSE=dense, IS_EVEN=even)
-        # Blocks of channels as in the launch.
-        block = 64 if tile == conv.MAX_TILE else 128
+        block = conv.conv_block(known['C'], tile)
         found[f'depthwise_conv, {name}'] = (conv._conv_kernel, dict(known, BC=block))
-        block = 32 if dense and not even else 64
+        block = conv.weight_grad_block(known['C'], dense, even)
         found[f'weight gradient, {name}'] = (conv._weight_grad_kernel, dict(known, BC=block))
     part = dict(C=512, PART=gelu.PART, ROWS=gelu.ROWS, BLOCK=gelu.BLOCK)
     sample = dict(C=512, EPS=gelu.EPS, BLOCK=512)

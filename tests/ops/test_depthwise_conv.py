@@ -94,10 +94,11 @@ def test_spconv_equals_brute_force(batch, grid, side, channels, dtype, tolerance
 
 @pytest.mark.long
 @pytest.mark.parametrize('size', [(1, 1), (5, 9), (8, 4)])
+@pytest.mark.parametrize('channels', [6, 40])
 @pytest.mark.parametrize('backend', ['torch', 'triton', 'spconv'])
-def test_dense_image_of_any_size(size, backend):
+def test_dense_image_of_any_size(size, channels, backend):
     torch.manual_seed(0)
-    check(torch.randn(2, *size, 6).to(DEVICE), None, 0, backend, 1e-4)
+    check(torch.randn(2, *size, channels).to(DEVICE), None, 0, backend, 1e-4)
 
 
 def test_no_bias():

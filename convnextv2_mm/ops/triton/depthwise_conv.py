@@ -224,9 +224,7 @@ def _convolve(x: Tensor, taps: Tensor, bias: Tensor | None, table: Tensor | None
     """Convolution with taps ``(49, C)``, in which the channels of a tap lie together."""
     y = torch.empty_like(x)
     tile, tiles, meta = _launch(x, table)
-    # A thread keeps 7 taps of its channels and the sums of its tile in registers: 2 channels are
-    # what fits for a large tile.
-    block = _channel_block(x.shape[-1], 2 if tile == MAX_TILE else 4)
+    block = conv_block(x.shape[-1], tile)
     with torch.cuda.device_of(x):  # Triton runs on the current device
         _conv_kernel[tiles, -(-x.shape[-1] // block)](
             x, taps, taps if bias is None else bias, y, **meta, BC=block,
@@ -242,8 +240,7 @@ def _convolve(x: Tensor, taps: Tensor, bias: Tensor | None, table: Tensor | None
 def _sum_products(x: Tensor, grad: Tensor, table: Tensor | None) -> Tensor:
     """``(50, C)`` float32: the gradient of each tap, and of the bias."""
     _, tiles, meta = _launch(x, table)
-    # The masks of cut tiles leave no registers for a second channel.
-    block = _channel_block(x.shape[-1], 1 if meta['IS_DENSE'] and not meta['IS_EVEN'] else 2)
+    block = weight_grad_block(x.shape[-1], meta['IS_DENSE'], meta['IS_EVEN'])
     blocks = -(-x.shape[-1] // block)
     programs = min(tiles, max(1, PROGRAMS // blocks))
     partial = x.new_empty(programs, 50, x.shape[-1], dtype=torch.float32)
@@ -267,6 +264,19 @@ def _launch(x: Tensor, table: Tensor | None) -> tuple[int, int, dict]:
         tile, tiles = min(sites[-1], MAX_TILE), len(table)
         meta.update(STRIDE=sites[-1])
     return tile, tiles, dict(meta, T=tile, R=-(-3 // tile))
+
+
+def conv_block(channels: int, tile: int) -> int:
+    """Channels of a program of the convolution."""
+    # A thread keeps 7 taps of its channels and the sums of its tile in registers: 2 channels are
+    # what fits for a large tile.
+    return _channel_block(channels, 2 if tile == MAX_TILE else 4)
+
+
+def weight_grad_block(channels: int, is_dense: bool, is_even: bool) -> int:
+    """Channels of a program of the weight gradient."""
+    # The masks of cut tiles leave no registers for a second channel.
+    return _channel_block(channels, 1 if is_dense and not is_even else 2)
 
 
 def _channel_block(channels: int, per_thread: int) -> int:
