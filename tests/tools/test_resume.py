@@ -37,14 +37,16 @@ def assert_same_ends(a: Path, b: Path) -> None:
 
 
 @pytest.mark.parametrize('task', ['pretrain', 'classification', 'detection', 'segmentation'])
-def test_resume_is_exact_for_every_task(task, configs, options, tmp_path, monkeypatch):  # noqa: F811
+def test_resume_is_exact_for_every_task(task, configs, options, tmp_path, monkeypatch, request):  # noqa: F811
     """Killed in the third of four iterations; detection groups its batches by aspect ratio."""
     changes = [*options[task], 'model.backbone.drop_path_rate=0.5', 'randomness.seed=0']
     changes += ['default_hooks.checkpoint.by_epoch=False', 'default_hooks.checkpoint.interval=1']
     changes += ['default_hooks.checkpoint.max_keep_ckpts=2', 'optim_wrapper.optimizer.lr=0.001']
     if task != 'pretrain':
         changes.append('model.backbone.init_cfg=None')
-    if torch.cuda.is_available():  # some of whose sums have another order each time
+    if torch.cuda.is_available() and task in ('detection', 'segmentation'):
+        # Sums in operators of these two have another order each time on a GPU.
+        request.addfinalizer(lambda: torch.use_deterministic_algorithms(False))
         monkeypatch.setenv('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
         changes.append('randomness.deterministic=True')
     train(configs[task], tmp_path / 'whole', changes)

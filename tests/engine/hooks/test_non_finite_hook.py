@@ -141,7 +141,9 @@ def test_what_gradients_alone_do_not_show(optimizer, value, clip_grad, shapes, t
     Run(shapes, tmp_path / 'theirs', options | MMENGINE)(theirs)
     assert not same(theirs.states[4][0], theirs.states[3][0])  # MMEngine takes the step
     if value == 1e30 and clip_grad is None:  # and these weights never move again
-        assert not theirs.states[-1][1][0]['exp_avg_sq'].isfinite().any()
+        moment = theirs.states[-1][1][0]['exp_avg_sq']
+        is_nan = moment.is_cuda and optimizer == 'fused AdamW'  # whose kernel adds inf - inf
+        assert (moment.isnan() if is_nan else moment.isinf()).all()
 
     ours = Fault([5], value)
     Run(shapes, tmp_path / 'ours', options)(ours)
